@@ -1,0 +1,1 @@
+"""The ground floor: errors, ids, serialization. It imports nothing of piecework."""

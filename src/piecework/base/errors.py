@@ -1,0 +1,115 @@
+"""Every error that piecework raises on purpose. Each message says what happened, with which value, and what to do next.
+
+    PieceworkError
+    ├── ConfigurationError            a setting, a DSN or an environment variable is wrong
+    │   └── NotBuiltYet               a documented option that this version does not have
+    ├── RegistrationError             a job function that cannot be a job, or a job type registered twice
+    ├── NotOpen                       a Jobs was used before `async with jobs:` or `with jobs:`
+    ├── SpawnError                    nothing was spawned
+    │   ├── InvalidConfig             the arguments do not fit the job, or cannot be serialized (a TypeError)
+    │   ├── ConfigTooLarge            the encoded config is over the size limit (a ValueError)
+    │   ├── InvalidOptions            options that contradict each other or have no meaning (a ValueError)
+    │   └── JobAlreadyExists          a job with the caller's id exists already
+    ├── JobError                      how a job ended, for whoever waits for it
+    │   ├── JobErrored
+    │   ├── JobCancelled
+    │   ├── JobNotFinished            the wait timed out (a TimeoutError)
+    │   └── JobNotFound
+    ├── UndecodableConfig             a stored config does not fit the job's parameters of today
+    ├── DatabaseError
+    │   ├── DatabaseUnreachable
+    │   ├── PermissionDenied
+    │   ├── MigrationsNeeded          the schema is missing or older than this version
+    │   └── SchemaTooNew              the schema is newer than this version
+    └── EmbeddedError                 the embedded server cannot be found or started
+"""
+
+from __future__ import annotations
+
+
+class PieceworkError(Exception):
+    """The root of the tree: catch it to catch everything that piecework raises on purpose."""
+
+
+class ConfigurationError(PieceworkError, ValueError):
+    """A setting, a DSN or an environment variable is wrong."""
+
+
+class NotBuiltYet(ConfigurationError):
+    """A documented option that this version does not have yet. It is refused, never ignored."""
+
+
+class RegistrationError(PieceworkError):
+    """A function that cannot be a job, or a job type that is registered already."""
+
+
+class NotOpen(PieceworkError, RuntimeError):
+    """A Jobs was used before it was opened, or after it was closed."""
+
+
+class SpawnError(PieceworkError):
+    """The root of what a spawn raises for its input. Nothing was spawned."""
+
+
+class InvalidConfig(SpawnError, TypeError):
+    """The arguments do not fit the job's parameters, or cannot be serialized."""
+
+
+class ConfigTooLarge(SpawnError, ValueError):
+    """The encoded config is larger than the limit of the Jobs."""
+
+
+class InvalidOptions(SpawnError, ValueError):
+    """Options that contradict each other or have no meaning."""
+
+
+class JobAlreadyExists(SpawnError):
+    """A job with the id that the caller chose exists already, live or finished."""
+
+
+class JobError(PieceworkError):
+    """The root of what waiting for a job raises."""
+
+
+class JobErrored(JobError):
+    """The job ended `errored`: its attempts are spent, or it said that it failed."""
+
+
+class JobCancelled(JobError):
+    """The job ended `cancelled`."""
+
+
+class JobNotFinished(JobError, TimeoutError):
+    """The job did not end within the timeout of the wait. It goes on."""
+
+
+class JobNotFound(JobError, LookupError):
+    """No job with this id exists in this schema, live or in the kept history."""
+
+
+class UndecodableConfig(PieceworkError):
+    """A stored config does not fit the job's parameters of today: that attempt fails, the job is kept."""
+
+
+class DatabaseError(PieceworkError):
+    """The root of what is wrong with the database rather than with the call."""
+
+
+class DatabaseUnreachable(DatabaseError, ConnectionError):
+    """No connection to PostgreSQL could be made, or an open one was lost."""
+
+
+class PermissionDenied(DatabaseError, PermissionError):
+    """The database role lacks a privilege that the call needs."""
+
+
+class MigrationsNeeded(DatabaseError):
+    """The schema is missing, or older than this version of piecework: run `piecework migrate`."""
+
+
+class SchemaTooNew(DatabaseError):
+    """The schema was migrated by a newer piecework, which this version cannot work with."""
+
+
+class EmbeddedError(PieceworkError):
+    """The embedded PostgreSQL server cannot be found or started."""

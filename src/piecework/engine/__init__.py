@@ -1,0 +1,1 @@
+"""The loops of a worker: the only floor with running tasks."""

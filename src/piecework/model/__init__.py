@@ -1,0 +1,1 @@
+"""Pure values and pure decisions: no I/O, no SQL, no asyncio."""

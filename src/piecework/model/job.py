@@ -1,0 +1,44 @@
+"""A job on its way in (NewJob) and in the hands of a worker (ClaimedJob)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+
+class NewJob(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """A job as it is handed to the database's `spawn` function: one element of its JSON array.
+
+    `run_at` is microseconds since the epoch and excludes `delay`, microseconds from the insert by the database's
+    clock; with neither the job is due at once.
+    """
+
+    id: str
+    job_type: str
+    config: msgspec.Raw
+    queue: str = "default"
+    priority: int = 0
+    run_at: int | None = None
+    delay: int | None = None
+    tags: Sequence[str] = ()
+    chosen: bool = False
+    """The id is the caller's own: an existing job with it is an error, also one that ended."""
+
+
+class ClaimedJob(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A job that this worker claimed, with all that a run needs. One element of what `claim` answers."""
+
+    id: str
+    claim_no: int
+    job_type: str
+    queue: str
+    priority: int
+    run_at: int
+    """Microseconds since the epoch, by the database's clock."""
+    attempt: int
+    failures: int
+    """Failed attempts since the last completion or reschedule: what `n_attempts` caps."""
+    crashes: int
+    """Workers lost while they ran this job, since the last reschedule."""
+    config: msgspec.Raw

@@ -1,0 +1,1 @@
+"""All SQL, and the only floor that knows PostgreSQL (the embedded server included)."""

@@ -1,0 +1,1 @@
+"""The embedded PostgreSQL server, shared by any number of processes."""

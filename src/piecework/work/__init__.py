@@ -1,0 +1,1 @@
+"""What application code holds: job functions, spawners, handles, the current job."""
