@@ -1,0 +1,36 @@
+# Everything starts from a fresh clone: each target makes what it needs first.
+#   make demo    see it work: thousands of jobs, two workers, one of them killed
+#   make test    the checks and the tests          make check   the checks alone
+#   make soak    the slow tests                    make bench   measure, into docs/performance.md
+
+.PHONY: demo test check soak bench fresh-machine
+.DEFAULT_GOAL := test
+
+PYTEST = .venv/bin/python -m pytest
+WORKERS ?= 2
+ARGS ?=
+
+demo: .venv/quickstart.stamp
+	@.venv/bin/piecework demo $(ARGS)
+
+test: check
+	@bin=$$(tools/postgresql15.sh) && PIECEWORK_TEST_POSTGRESQL15=$$bin $(PYTEST) -n $(WORKERS) --dist worksteal $(ARGS)
+
+check: .venv/dev.stamp
+	.venv/bin/ruff check
+	.venv/bin/lint-imports
+	.venv/bin/pyright
+	.venv/bin/mypy
+
+soak: .venv/dev.stamp
+	@bin=$$(tools/postgresql15.sh) && PIECEWORK_TEST_POSTGRESQL15=$$bin $(PYTEST) -m soak $(ARGS)
+
+bench: .venv/dev.stamp
+	@.venv/bin/python -m bench $(ARGS)
+
+# `make demo` and `make test` in a Debian with nothing but python3, git and make; needs root.
+fresh-machine:
+	@tools/fresh-machine.sh $(ARGS)
+
+.venv/quickstart.stamp .venv/dev.stamp: .venv/%.stamp: pyproject.toml tools/venv.sh
+	@tools/venv.sh $*
