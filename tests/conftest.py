@@ -1,0 +1,93 @@
+"""What every test can ask for. A test that needs a database takes `dsn`: its own, migrated, dropped afterwards.
+
+`@pytest.mark.postgres(18, 15)` runs a test once per version; without it `dsn` is on the newest. `pg15_dsn` is always on
+15. `empty_dsn` has no schema of piecework yet. Nothing is ever skipped: what is missing is an error that says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from support.databases import Server
+
+NEWEST = 18
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    marker = metafunc.definition.get_closest_marker("postgres")
+    if marker is None:
+        return
+    if "server" not in metafunc.fixturenames:
+        raise pytest.UsageError(f"{metafunc.definition.nodeid} is marked postgres(...) and takes no dsn and no server")
+    metafunc.parametrize("server", marker.args, indirect=True, ids=[f"pg{major}" for major in marker.args])
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A skipped test is one that nobody misses: the session fails."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None and reporter.stats.get("skipped") and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture(scope="session")
+def session_home(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """One folder for all processes of this test session."""
+    base = tmp_path_factory.getbasetemp()
+    return base if worker_id == "master" else base.parent
+
+
+@pytest.fixture(scope="session")
+def servers(session_home: Path) -> Iterator[Callable[[int], Server]]:
+    """Start a PostgreSQL of this version when it is first asked for."""
+    from support import databases  # tests of the lower floors need no database, and must run while there is none
+
+    started: dict[int, Server] = {}
+
+    def server(major: int) -> Server:
+        if major not in started:
+            started[major] = databases.start(major, session_home)
+        return started[major]
+
+    yield server
+    for each in started.values():
+        each.close()
+
+
+@pytest.fixture
+def server(request: pytest.FixtureRequest, servers: Callable[[int], Server]) -> Server:
+    """The PostgreSQL that the test's `dsn` is on; `server.admin` is a connection of its superuser."""
+    return servers(getattr(request, "param", NEWEST))
+
+
+@pytest.fixture
+def dsn(server: Server) -> Iterator[str]:
+    """A fresh database with the schema of this version, dropped after the test."""
+    with server.database(migrated=True) as dsn:
+        yield dsn
+
+
+@pytest.fixture
+def empty_dsn(server: Server) -> Iterator[str]:
+    """A fresh database without a schema of piecework, dropped after the test."""
+    with server.database(migrated=False) as dsn:
+        yield dsn
+
+
+@pytest.fixture
+def pg15_dsn(servers: Callable[[int], Server]) -> Iterator[str]:
+    """Like `dsn`, on PostgreSQL 15, the oldest that is supported."""
+    with servers(15).database(migrated=True) as dsn:
+        yield dsn
+
+
+@pytest.fixture(autouse=True)
+def no_surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings of the developer's shell do not reach the tests."""
+    for name in ("PIECEWORK_DATABASE_URL", "PIECEWORK_HOME", "PIECEWORK_POSTGRES_BIN"):
+        monkeypatch.delenv(name, raising=False)

@@ -1,0 +1,105 @@
+"""Databases for tests: two servers per test session, shared by its processes, and a fresh database for each test."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psycopg
+from psycopg.conninfo import make_conninfo
+from psycopg.sql import SQL, Identifier
+
+from piecework.store.embedded import EmbeddedServer, acquire
+from piecework.store.store import Store
+
+TEMPLATE = "migrated"
+NEWEST = 18
+OLDEST = 15
+
+
+def binaries(major: int) -> Path | None:
+    """Return where the programs of this PostgreSQL are; None is what the embedded server finds by itself."""
+    if major == NEWEST:
+        return None
+    found = os.environ.get(f"PIECEWORK_TEST_POSTGRESQL{major}", f"/usr/lib/postgresql/{major}/bin")
+    if not Path(found, "postgres").exists():
+        raise FileNotFoundError(f"no PostgreSQL {major} in {found}: run the tests by `make test`, which brings it")
+    return Path(found)
+
+
+@dataclass
+class Server:
+    """A PostgreSQL of this test session: nobody's data is on it."""
+
+    major: int
+    embedded: EmbeddedServer
+    admin: psycopg.Connection = field(init=False)
+    """In autocommit, on the database `postgres`."""
+
+    def __post_init__(self) -> None:
+        self.admin = psycopg.connect(self.dsn("postgres"), autocommit=True)
+        # Tests pull plugs of processes, not of the machine.
+        self.admin.execute("ALTER SYSTEM SET fsync = off")
+        self.admin.execute("SELECT pg_reload_conf()")
+
+    def close(self) -> None:
+        self.admin.close()
+        self.embedded.close()
+
+    def dsn(self, database: str) -> str:
+        return make_conninfo(self.embedded.dsn, dbname=database)
+
+    @contextmanager
+    def database(self, *, migrated: bool) -> Iterator[str]:
+        """Create a database, yield its DSN, drop it whoever is still connected."""
+        name = f"test_{uuid.uuid4().hex}"
+        if migrated:
+            self._make_template()
+        self._create(name, TEMPLATE if migrated else "template0")
+        try:
+            yield self.dsn(name)
+        finally:
+            self.admin.execute(SQL("DROP DATABASE {} WITH (FORCE)").format(Identifier(name)))
+
+    def _create(self, name: str, template: str) -> None:
+        self.admin.execute(
+            SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy").format(Identifier(name), Identifier(template))
+        )
+
+    def _make_template(self) -> None:
+        """Migrate one database, once per server, whichever process of the session comes first."""
+        if self._has_template():
+            return
+        self.admin.execute("SELECT pg_advisory_lock(1)")
+        try:
+            if not self._has_template():
+                unfinished = f"unfinished_{uuid.uuid4().hex}"
+                self._create(unfinished, "template0")
+                with ThreadPoolExecutor(1) as thread:  # a loop of its own, whatever the test's loop does
+                    thread.submit(asyncio.run, _migrate(self.dsn(unfinished))).result()
+                self.admin.execute(
+                    SQL("ALTER DATABASE {} RENAME TO {}").format(Identifier(unfinished), Identifier(TEMPLATE))
+                )
+        finally:
+            self.admin.execute("SELECT pg_advisory_unlock(1)")
+
+    def _has_template(self) -> bool:
+        found = self.admin.execute("SELECT FROM pg_database WHERE datname = %s", [TEMPLATE])
+        return found.fetchone() is not None
+
+
+async def _migrate(dsn: str) -> None:
+    store = Store(dsn)
+    await store.open(migrate=True)
+    await store.close()
+
+
+def start(major: int, home: Path) -> Server:
+    """Start the session's server of this version, or join the one that another process of the session started."""
+    return Server(major, acquire(home / f"postgresql-{major}", bin_dir=binaries(major)))
