@@ -1,27 +1,27 @@
 """Every error that piecework raises on purpose. Each message says what happened, with which value, and what to do next.
 
-    PieceworkError
-    ├── ConfigurationError            a setting, a DSN or an environment variable is wrong
-    │   └── NotBuiltYet               a documented option that this version does not have
-    ├── RegistrationError             a job function that cannot be a job, or a job type registered twice
-    ├── NotOpen                       a Jobs was used before `async with jobs:` or `with jobs:`
-    ├── SpawnError                    nothing was spawned
-    │   ├── InvalidConfig             the arguments do not fit the job, or cannot be serialized (a TypeError)
-    │   ├── ConfigTooLarge            the encoded config is over the size limit (a ValueError)
-    │   ├── InvalidOptions            options that contradict each other or have no meaning (a ValueError)
-    │   └── JobAlreadyExists          a job with the caller's id exists already
-    ├── JobError                      how a job ended, for whoever waits for it
-    │   ├── JobErrored
-    │   ├── JobCancelled
-    │   ├── JobNotFinished            the wait timed out (a TimeoutError)
-    │   └── JobNotFound
-    ├── UndecodableConfig             a stored config does not fit the job's parameters of today
-    ├── DatabaseError
-    │   ├── DatabaseUnreachable
-    │   ├── PermissionDenied
-    │   ├── MigrationsNeeded          the schema is missing or older than this version
-    │   └── SchemaTooNew              the schema is newer than this version
-    └── EmbeddedError                 the embedded server cannot be found or started
+PieceworkError
+├── ConfigurationError            a setting, a DSN or an environment variable is wrong
+│   └── NotBuiltYet               a documented option that this version does not have
+├── RegistrationError             a job function that cannot be a job, or a job type registered twice
+├── NotOpen                       a Jobs was used before `async with jobs:` or `with jobs:`
+├── SpawnError                    nothing was spawned
+│   ├── InvalidConfig             the arguments do not fit the job, or cannot be serialized (a TypeError)
+│   ├── ConfigTooLarge            the encoded config is over the size limit (a ValueError)
+│   ├── InvalidOptions            options that contradict each other or have no meaning (a ValueError)
+│   └── JobAlreadyExists          a job with the caller's id exists already
+├── JobError                      how a job ended, for whoever waits for it
+│   ├── JobErrored
+│   ├── JobCancelled
+│   ├── JobNotFinished            the wait timed out (a TimeoutError)
+│   └── JobNotFound
+├── UndecodableConfig             a stored config does not fit the job's parameters of today
+├── DatabaseError
+│   ├── DatabaseUnreachable
+│   ├── PermissionDenied
+│   ├── MigrationsNeeded          the schema is missing or older than this version
+│   └── SchemaTooNew              the schema is newer than this version
+└── EmbeddedError                 the embedded server cannot be found or started
 """
 
 from __future__ import annotations

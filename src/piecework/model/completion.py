@@ -22,7 +22,9 @@ class Reschedule:
     def __init__(self, when: timedelta | datetime, /) -> None:
         if isinstance(when, datetime):
             if when.tzinfo is None:
-                raise ValueError(f"Reschedule.at({when!r}) got a naive datetime: give it a time zone, as in datetime.now(UTC)")
+                raise ValueError(
+                    f"Reschedule.at({when!r}) got a naive datetime: give it a time zone, as in datetime.now(UTC)"
+                )
         elif not isinstance(when, timedelta):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"Reschedule takes a timedelta or an aware datetime, not {when!r}")
         self.when = when

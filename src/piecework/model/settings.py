@@ -42,8 +42,12 @@ class LivenessSettings:
     def scaled(cls, lease: timedelta) -> LivenessSettings:
         """The default times, all scaled so that the lease is `lease`."""
         factor = lease / timedelta(seconds=18)
-        return cls(beat=timedelta(seconds=5) * factor, stop=timedelta(seconds=12) * factor,
-                   exit=timedelta(seconds=16) * factor, lease=lease)
+        return cls(
+            beat=timedelta(seconds=5) * factor,
+            stop=timedelta(seconds=12) * factor,
+            exit=timedelta(seconds=16) * factor,
+            lease=lease,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +72,9 @@ class WorkerSettings:
 
     def __post_init__(self) -> None:
         if isinstance(self.queues, str) or not self.queues or not all(self.queues):
-            raise ConfigurationError(f"WorkerSettings(queues={self.queues!r}): name at least one queue, as in queues=('default',)")
+            raise ConfigurationError(
+                f"WorkerSettings(queues={self.queues!r}): name at least one queue, as in queues=('default',)"
+            )
         for name in ("concurrency", "threads", "shutdown_grace", "look_every", "max_crashes"):
             _positive("WorkerSettings", name, getattr(self, name))
         if self.prefetch < 0:

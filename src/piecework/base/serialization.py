@@ -1,0 +1,104 @@
+"""Configs and results as JSON: whatever msgspec reads and writes, and pydantic models besides."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Protocol, cast
+
+import msgspec
+from msgspec import inspect
+
+
+class _PydanticModel(Protocol):
+    """The two methods of a `pydantic.BaseModel` that are used here, so that pydantic need not be installed."""
+
+    def model_dump(self, *, mode: str, by_alias: bool, round_trip: bool) -> object: ...
+    @classmethod
+    def model_validate(cls, obj: object) -> object: ...
+
+
+def _pydantic_base() -> type | None:
+    """Return pydantic's `BaseModel` if this process has imported pydantic: else no value or type can be a model."""
+    return cast("type | None", getattr(sys.modules.get("pydantic"), "BaseModel", None))
+
+
+def _encode_other(value: object) -> object:
+    base = _pydantic_base()
+    if base is not None and isinstance(value, base):
+        # round_trip leaves computed fields out: a model that forbids extra fields must read what it wrote.
+        return cast(_PydanticModel, value).model_dump(mode="json", by_alias=True, round_trip=True)
+    raise TypeError(f"a value of type {qualified_name(type(value))} cannot be written as JSON")
+
+
+def _decode_other(wanted: type, value: object) -> object:
+    if wanted is object:
+        return value
+    if is_pydantic_model(wanted):
+        return cast(_PydanticModel, wanted).model_validate(value)
+    raise TypeError(f"a value of type {qualified_name(wanted)} cannot be read from JSON")
+
+
+_encoder = msgspec.json.Encoder(enc_hook=_encode_other)
+
+
+def encode(value: object) -> bytes:
+    """Return `value` as JSON text.
+
+    Raises:
+        TypeError: a part of it is of a type that has no JSON form.
+        ValueError: it refers to itself, or a text in it is not valid Unicode.
+    """
+    try:
+        return _encoder.encode(value)
+    except RecursionError as error:
+        raise ValueError("it refers to itself or is nested too deeply to be written as JSON") from error
+
+
+def decoder(wanted: object) -> msgspec.json.Decoder[object]:
+    """Return a strict JSON decoder for a type as it is written in an annotation.
+
+    Raises:
+        TypeError: msgspec cannot tell values of this type apart, for example in a union of two lists.
+        NameError: an annotation inside it names something that does not exist (yet).
+    """
+    return msgspec.json.Decoder(cast("type[object]", wanted), dec_hook=_decode_other)
+
+
+def is_pydantic_model(wanted: object) -> bool:
+    """Whether this is a class derived from pydantic's `BaseModel`."""
+    base = _pydantic_base()
+    return base is not None and isinstance(wanted, type) and issubclass(wanted, base)
+
+
+def unreadable_types(wanted: object) -> list[str]:
+    """Return the names of the types inside `wanted` that no decoder can read from JSON; empty if all is well.
+
+    Raises:
+        TypeError, NameError: as `decoder` does.
+    """
+    found = _custom_types(inspect.type_info(wanted), set())
+    return [qualified_name(custom) for custom in found if custom is not object and not is_pydantic_model(custom)]
+
+
+def _custom_types(info: object, seen: set[int]) -> Iterator[object]:
+    if id(info) in seen:
+        return
+    seen.add(id(info))
+    if isinstance(info, inspect.CustomType):
+        yield info.cls
+    elif isinstance(info, tuple):
+        for part in cast("tuple[object, ...]", info):
+            yield from _custom_types(part, seen)
+    elif isinstance(info, inspect.Type | inspect.Field):
+        for name in info.__struct_fields__:
+            yield from _custom_types(getattr(info, name), seen)
+
+
+def qualified_name(thing: object) -> str:
+    """Return how to name a type or a function in a message: with its module, unless that is `builtins`."""
+    module = str(getattr(thing, "__module__", "builtins"))
+    name = getattr(thing, "__qualname__", None)
+    if name is None:
+        return str(thing)
+    return str(name) if module == "builtins" else f"{module}.{name}"

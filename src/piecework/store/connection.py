@@ -1,0 +1,142 @@
+"""Connections to PostgreSQL: how they are opened, and what a driver's error means to a user."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import TypeAlias
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from piecework.base.errors import (
+    ConfigurationError,
+    DatabaseError,
+    DatabaseUnreachable,
+    MigrationsNeeded,
+    PermissionDenied,
+)
+
+AsyncConnection: TypeAlias = psycopg.AsyncConnection[tuple[object, ...]]
+Connection: TypeAlias = psycopg.Connection[tuple[object, ...]]
+
+# A network that goes silent is noticed by the kernel within ten seconds, also on an idle LISTEN connection
+# (stack study, section 2.2). What the DSN says wins.
+_DEFAULTS: dict[str, str] = {
+    "application_name": "piecework",
+    "connect_timeout": "5",
+    "keepalives_idle": "5",
+    "keepalives_interval": "2",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "10000",
+}
+
+
+def complete_dsn(dsn: str) -> str:
+    """Return a libpq connection string with piecework's defaults added.
+
+    Raises:
+        ConfigurationError: libpq does not accept `dsn`; the message names what is wrong and never shows a password.
+    """
+    try:
+        given = conninfo_to_dict(dsn)
+    except psycopg.ProgrammingError as error:
+        raise ConfigurationError(
+            f"the database URL is not a libpq connection string: {str(error).strip()}. "
+            "Write it as postgresql://user:password@host:5432/database or as key=value pairs"
+        ) from None
+    return make_conninfo("", **{**_DEFAULTS, **{k: v for k, v in given.items() if v is not None}})
+
+
+def describe(dsn: str) -> str:
+    """Say where a DSN leads, without the password: for messages and logs."""
+    parts = conninfo_to_dict(dsn)
+    where = parts.get("host") or parts.get("hostaddr") or "the default socket"
+    port = f":{parts['port']}" if parts.get("port") else ""
+    return f"{where}{port} database {parts.get('dbname') or parts.get('user') or 'default'!r}"
+
+
+async def connect(dsn: str, session: str) -> AsyncConnection:
+    """Open an asynchronous connection in autocommit mode and run `session`, the statement that pins its defaults.
+
+    Raises:
+        DatabaseUnreachable, PermissionDenied: as `translated`.
+    """
+    with translated(dsn):
+        conn = await psycopg.AsyncConnection.connect(dsn, autocommit=True, cursor_factory=psycopg.AsyncRawCursor)
+        try:
+            await conn.execute(session.encode())
+        except BaseException:
+            await conn.close()
+            raise
+        return conn
+
+
+def connect_sync(dsn: str, session: str) -> Connection:
+    """The blocking twin of `connect`."""
+    with translated(dsn):
+        conn = psycopg.Connection.connect(dsn, autocommit=True, cursor_factory=psycopg.RawCursor)
+        try:
+            conn.execute(session.encode())
+        except BaseException:
+            conn.close()
+            raise
+        return conn
+
+
+_PASSWORD = re.compile(r"password=\S+|://[^@/\s]*@")
+
+
+def _message(error: psycopg.Error) -> str:
+    return _PASSWORD.sub("…", " ".join(str(error).split()))
+
+
+@contextmanager
+def translated(dsn: str) -> Generator[None]:
+    """Turn the driver's errors into piecework's, where a user can do something about them.
+
+    Raises:
+        DatabaseUnreachable: the server cannot be reached, refuses connections, is starting, or the connection broke.
+        PermissionDenied: the role may not do it.
+        MigrationsNeeded: the schema, a table or a function of piecework is missing.
+        DatabaseError: the database or the role of the DSN does not exist, or the password is wrong.
+    """
+    try:
+        yield
+    except (
+        psycopg.errors.InvalidPassword,
+        psycopg.errors.InvalidAuthorizationSpecification,
+        psycopg.errors.InvalidCatalogName,
+    ) as error:
+        raise DatabaseError(
+            f"PostgreSQL at {describe(dsn)} refuses the login: {_message(error)}. "
+            "Check user, password and database of the DSN"
+        ) from error
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise PermissionDenied(
+            f"the database role lacks a privilege: {_message(error)}. "
+            "Grant it, or run `piecework migrate` once with a role that may create the schema"
+        ) from error
+    except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedFunction, psycopg.errors.InvalidSchemaName) as error:
+        raise MigrationsNeeded(
+            f"the schema is not there or not complete: {_message(error)}. Run `piecework migrate`"
+        ) from error
+    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+        if isinstance(error, psycopg.OperationalError) and _is_login(str(error)):
+            raise DatabaseError(
+                f"PostgreSQL at {describe(dsn)} refuses the login: {_message(error)}. "
+                "Check user, password and database of the DSN"
+            ) from error
+        raise DatabaseUnreachable(
+            f"no connection to PostgreSQL at {describe(dsn)}: {_message(error)}. "
+            "Is the server running, and does the DSN lead to it?"
+        ) from error
+
+
+def _is_login(message: str) -> bool:
+    # Errors while connecting carry no SQLSTATE, only the server's text.
+    return any(
+        part in message
+        for part in ("password authentication failed", "no pg_hba.conf entry", "fe_sendauth", "does not exist")
+    )

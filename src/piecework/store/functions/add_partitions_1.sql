@@ -1,0 +1,34 @@
+-- Make the daily leaves of finished_jobs and attempts, from yesterday to so many days ahead, where they are missing.
+-- params:  $1 days integer
+-- returns: integer, the number of leaves made
+CREATE OR REPLACE FUNCTION /*schema.*/add_partitions_1(p_days integer) RETURNS integer
+LANGUAGE plpgsql
+SET search_path = /*schema*/, pg_temp
+SET timezone = 'UTC'
+AS $$
+DECLARE
+    v_parent text;
+    v_leaf text;
+    v_day date;
+    v_made integer := 0;
+BEGIN
+    FOREACH v_parent IN ARRAY ARRAY['finished_jobs', 'attempts'] LOOP
+        FOR v_day IN SELECT (clock_timestamp()::date + n) FROM generate_series(-1, p_days) AS n LOOP
+            v_leaf := v_parent || to_char(v_day, '_YYYYMMDD');
+            CONTINUE WHEN to_regclass(quote_ident(/*schema_text*/) || '.' || quote_ident(v_leaf)) IS NOT NULL;
+            -- One maker at a time; whoever waited finds the leaf made.
+            PERFORM pg_advisory_xact_lock(hashtextextended(/*schema_text*/ || '.partitions', 0));
+            CONTINUE WHEN to_regclass(quote_ident(/*schema_text*/) || '.' || quote_ident(v_leaf)) IS NOT NULL;
+            -- ATTACH takes a lock that settles do not wait for; CREATE ... PARTITION OF takes one that they do.
+            EXECUTE format(
+                'CREATE TABLE %I.%I (LIKE %I.%I INCLUDING ALL) WITH (autovacuum_vacuum_insert_scale_factor = 0.2)',
+                /*schema_text*/, v_leaf, /*schema_text*/, v_parent);
+            EXECUTE format(
+                'ALTER TABLE %I.%I ATTACH PARTITION %I.%I FOR VALUES FROM (%L) TO (%L)',
+                /*schema_text*/, v_parent, /*schema_text*/, v_leaf, v_day::timestamptz, (v_day + 1)::timestamptz);
+            v_made := v_made + 1;
+        END LOOP;
+    END LOOP;
+    RETURN v_made;
+END
+$$;

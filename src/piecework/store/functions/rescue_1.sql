@@ -1,0 +1,47 @@
+-- Take back the jobs of a dead worker and strike it off. Interrupted, it is simply called again.
+-- params:  $1 dead uuid, $2 beat_no bigint (as the observer saw it: a worker that beat since is left alone), $3 lease interval
+--          (for the record)
+-- returns: text: JSON array of [id, job_type] rescued; null when the worker lives or was struck off before
+CREATE OR REPLACE FUNCTION /*schema.*/rescue_1(p_dead uuid, p_beat_no bigint, p_lease interval) RETURNS text
+LANGUAGE plpgsql
+SET search_path = /*schema*/, pg_temp
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+SET plan_cache_mode = force_generic_plan
+AS $$
+DECLARE
+    v_now timestamptz := clock_timestamp();
+    v_rescued text;
+BEGIN
+    -- Its row is the arbiter between two rescuers, and is gone only when all its jobs are taken back.
+    PERFORM FROM workers w WHERE w.id = p_dead AND w.beat_no = p_beat_no FOR UPDATE SKIP LOCKED;
+    IF NOT FOUND THEN
+        RETURN NULL;
+    END IF;
+    WITH held AS MATERIALIZED (
+        SELECT j.ctid AS tid, j.id, j.claim_no, j.attempt, j.job_type, j.claimed_at FROM jobs j
+        WHERE j.worker_id = p_dead ORDER BY j.id FOR UPDATE SKIP LOCKED),
+    again AS (
+        UPDATE jobs SET worker_id = NULL, claimed_at = NULL, parked = false, run_at = v_now,
+            attempt = jobs.attempt + 1, failures = jobs.failures + 1, crashes = jobs.crashes + 1
+        FROM held h WHERE jobs.ctid = h.tid
+        RETURNING jobs.queue, jobs.job_type, jobs.priority),
+    attempted AS (
+        INSERT INTO attempts (job_id, claim_no, worker_id, attempt, move, started_at, ended_at, error, next_run_at)
+        SELECT h.id, h.claim_no, p_dead, h.attempt, 'rescue', h.claimed_at, v_now,
+               jsonb_build_object('type', 'worker lost',
+                   'message', 'the worker gave no sign of life for ' || p_lease::text), v_now
+        FROM held h),
+    hinted AS MATERIALIZED (
+        SELECT pg_notify(/*channel*/, lane.hint)
+        FROM (SELECT DISTINCT jsonb_build_array(a.queue, a.job_type, a.priority)::text FROM again a) AS lane (hint))
+    SELECT coalesce(json_agg(json_build_array(h.id, h.job_type)), '[]')::text
+    INTO v_rescued FROM held h WHERE (SELECT count(*) FROM hinted) >= 0;
+
+    DELETE FROM idle_workers i WHERE i.worker_id = p_dead;
+    DELETE FROM workers w WHERE w.id = p_dead AND NOT EXISTS (SELECT FROM jobs j WHERE j.worker_id = p_dead);
+    RETURN v_rescued;
+END
+$$;

@@ -1,0 +1,52 @@
+-- Create jobs: one JSON array of objects in, the number of new jobs out. A plain insert that touches no shared row.
+-- params:  $1 jobs text: [{id, job_type, config, queue?, priority?, run_at? us, delay? us, tags?, chosen?}]
+-- returns: integer
+-- raises:  unique_violation, with the id as detail, when a job with a caller's id exists
+CREATE OR REPLACE FUNCTION /*schema.*/spawn_1(p_jobs text) RETURNS integer
+LANGUAGE plpgsql
+SET search_path = /*schema*/, pg_temp
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+SET plan_cache_mode = force_generic_plan
+AS $$
+DECLARE
+    v_count integer;
+    v_chosen uuid[];
+    v_ended uuid;
+BEGIN
+    INSERT INTO jobs (id, job_type, config, queue, priority, run_at, tags)
+    SELECT j.id, j.job_type, j.config, coalesce(j.queue, 'default'), coalesce(j.priority, 0),
+           CASE WHEN j.run_at IS NOT NULL THEN timestamptz 'epoch' + j.run_at * interval '1 microsecond'
+                WHEN j.delay IS NOT NULL THEN clock_timestamp() + j.delay * interval '1 microsecond'
+                ELSE clock_timestamp() END,
+           j.tags
+    FROM jsonb_to_recordset(p_jobs::jsonb) AS j (
+        id uuid, job_type text, config jsonb, queue text, priority smallint, run_at bigint, delay bigint, tags text[]);
+    GET DIAGNOSTICS v_count = ROW_COUNT;
+
+    -- A caller's id may be that of a job that has ended. Looked up after the insert, in a statement of its own: a settle
+    -- that the insert waited for is seen (design review, section 7).
+    IF p_jobs LIKE '%"chosen":true%' THEN
+        IF current_setting('transaction_isolation') <> 'read committed' THEN
+            RAISE feature_not_supported USING
+                MESSAGE = 'a job id chosen by the caller needs READ COMMITTED, this transaction is '
+                          || current_setting('transaction_isolation');
+        END IF;
+        SELECT array_agg(c.id) INTO v_chosen
+        FROM jsonb_to_recordset(p_jobs::jsonb) AS c (id uuid, chosen boolean) WHERE c.chosen;
+        SELECT f.id INTO v_ended FROM finished_jobs f WHERE f.id = ANY (v_chosen) LIMIT 1;
+        IF FOUND THEN
+            RAISE unique_violation USING MESSAGE = 'a job with this id has ended', DETAIL = v_ended::text;
+        END IF;
+    END IF;
+
+    IF EXISTS (SELECT FROM idle_workers) THEN
+        PERFORM pg_notify(/*channel*/, lane.hint)
+        FROM (SELECT DISTINCT jsonb_build_array(coalesce(j.queue, 'default'), j.job_type, coalesce(j.priority, 0))::text
+              FROM jsonb_to_recordset(p_jobs::jsonb) AS j (job_type text, queue text, priority smallint)) AS lane (hint);
+    END IF;
+    RETURN v_count;
+END
+$$;

@@ -1,0 +1,115 @@
+"""One reserved connection of a worker: re-made when it is lost, with a growing, jittered pause."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+
+from piecework.base.errors import DatabaseError, DatabaseUnreachable
+from piecework.store.connection import AsyncConnection, connect, describe, translated
+from piecework.store.statements import Statements
+
+log = logging.getLogger("piecework.worker")
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
+
+
+class DatabaseHealth:
+    """Whether a worker has its database: one log line per change, not one per try.
+
+    Shared by all connections of a worker, used on its loop only.
+    """
+
+    def __init__(self, dsn: str) -> None:
+        self._where = describe(dsn)
+        self._lost = False
+
+    def lost(self, error: Exception) -> None:
+        """Note a failed connection."""
+        if not self._lost:
+            self._lost = True
+            log.warning("the database is lost, running jobs go on and claiming waits: %s", error)
+
+    def back(self) -> None:
+        """Note a connection that works."""
+        if self._lost:
+            self._lost = False
+            log.warning("the database at %s is back, the worker goes on", self._where)
+
+
+class Link:
+    """A connection in autocommit mode that one loop of a worker uses alone (invariant H).
+
+    Args:
+        dsn: complete, from the store.
+        statements: the SQL of the schema.
+        health: told of every loss and return.
+        revive: called in a thread before a reconnect; brings the embedded server back.
+    """
+
+    def __init__(
+        self,
+        dsn: str,
+        statements: Statements,
+        health: DatabaseHealth,
+        revive: Callable[[], object] | None = None,
+    ) -> None:
+        self.dsn = dsn
+        self.statements = statements
+        self.health = health
+        self._revive = revive
+        self._conn: AsyncConnection | None = None
+        self._pause = _FIRST_PAUSE
+
+    async def connection(self) -> AsyncConnection:
+        """Return the open connection, opening it where needed.
+
+        Raises:
+            DatabaseUnreachable: a single try failed. Whoever retries calls `pause` in between.
+        """
+        if self._conn is None or self._conn.closed:
+            try:
+                self._conn = await connect(self.dsn, self.statements.sql("pin_session"))
+            except DatabaseError as error:
+                self.health.lost(error)
+                if self._revive is not None:
+                    await asyncio.to_thread(self._try_to_revive)
+                raise
+            self._pause = _FIRST_PAUSE
+            self.health.back()
+        return self._conn
+
+    async def value(self, statement: str, *params: object) -> object:
+        """Run the statement of `sql/<statement>.sql` and return the first value of its first row, None without one.
+
+        Raises:
+            DatabaseUnreachable: the connection cannot be opened, or broke: whether the statement ran is unknown.
+        """
+        conn = await self.connection()
+        try:
+            with translated(self.dsn):
+                row = await (await conn.execute(self.statements.sql(statement).encode(), params)).fetchone()
+        except DatabaseUnreachable as error:
+            self.health.lost(error)
+            await self.drop()
+            raise
+        return row[0] if row else None
+
+    async def pause(self) -> None:
+        """Wait before the next try: 50 ms doubling to 2 s, each drawn between half and whole."""
+        await asyncio.sleep(self._pause * random.uniform(0.5, 1.0))
+        self._pause = min(self._pause * 2, _LONGEST_PAUSE)
+
+    async def drop(self) -> None:
+        """Close the connection; the next use opens another."""
+        if self._conn is not None:
+            conn, self._conn = self._conn, None
+            await conn.close()
+
+    def _try_to_revive(self) -> None:
+        assert self._revive is not None
+        try:
+            self._revive()
+        except Exception as error:
+            log.debug("the embedded server did not come back: %s", error)

@@ -1,0 +1,36 @@
+"""Hints from the database: a LISTEN connection of its own. A lost hint costs a look, never a job (invariant F)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+
+import msgspec
+
+from piecework.base.errors import DatabaseUnreachable
+from piecework.model.lanes import Lane
+from piecework.store.connection import translated
+from piecework.store.link import Link
+
+_decode = msgspec.json.Decoder(tuple[str, str, int]).decode
+
+
+async def hints(link: Link) -> AsyncGenerator[Lane, None]:
+    """Yield the lanes that the database hints at, from the moment the LISTEN is answered until the connection breaks.
+
+    Raises:
+        DatabaseUnreachable: the connection cannot be opened, or broke.
+    """
+    conn = await link.connection()
+    try:
+        with translated(link.dsn):
+            await conn.execute(b"LISTEN " + link.statements.channel.encode())
+            async for notice in conn.notifies():
+                try:
+                    yield Lane(*_decode(notice.payload))
+                except msgspec.MsgspecError:
+                    continue
+    except DatabaseUnreachable as error:
+        link.health.lost(error)
+        raise
+    finally:
+        await link.drop()

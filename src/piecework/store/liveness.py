@@ -1,0 +1,115 @@
+"""Signs of life, seen and given. Blocking: a thread of its own calls it, which a busy event loop cannot stop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+import msgspec
+
+from piecework.store.connection import Connection, connect_sync, translated
+from piecework.store.statements import Statements
+
+_DAYS_AHEAD = 7
+_decode_others = msgspec.json.Decoder(list[tuple[str, int, float]]).decode
+_decode_rescued = msgspec.json.Decoder(list[tuple[str, str]]).decode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerRow:
+    """What a worker says of itself."""
+
+    id: str
+    pid: int
+    host: str
+    lease: timedelta
+    stop: timedelta
+    exit: timedelta
+    queues: Sequence[str]
+    job_types: Sequence[str]
+    version: str
+
+
+class Pulse:
+    """The reserved connection of the heartbeat (invariant H). Used by one thread.
+
+    A statement that fails drops the connection; the next one opens another. Every method raises DatabaseUnreachable.
+    """
+
+    def __init__(self, dsn: str, statements: Statements) -> None:
+        self._dsn = dsn
+        self._statements = statements
+        self._conn: Connection | None = None
+
+    def register(self, row: WorkerRow) -> None:
+        """Enter the worker. Its lease starts here."""
+        self._run(
+            "register_worker",
+            row.id,
+            row.pid,
+            row.host,
+            row.lease,
+            row.stop,
+            row.exit,
+            list(row.queues),
+            list(row.job_types),
+            row.version,
+            None,
+        )
+
+    def beat(self, worker_id: str, *, draining: bool, job_types: Sequence[str]) -> list[tuple[str, int, float]] | None:
+        """Give a sign of life and look at the others.
+
+        Returns:
+            Id, beat number and lease (seconds) of every other worker; None when this one has no row any more: it was
+            given up for dead, and what it holds is another's.
+        """
+        beat_no, others = self._run("beat", worker_id, draining, list(job_types))[0]
+        return None if beat_no is None else _decode_others(str(others))
+
+    def rescue(self, dead: str, beat_no: int, lease: float) -> list[tuple[str, str]] | None:
+        """Take back what a dead worker holds.
+
+        Returns:
+            Id and job type of each rescued job; None when the worker gave a sign of life since, or is gone.
+        """
+        rows = self._run("rescue", dead, beat_no, timedelta(seconds=lease))
+        answer = rows[0][0]
+        return None if answer is None else _decode_rescued(str(answer))
+
+    def do_duties(self, worker_id: str) -> list[str]:
+        """Do the housekeeping that is due and in nobody else's hands; returns the names of the duties done."""
+        done: list[str] = []
+        while rows := self._run("take_duty", worker_id):
+            name = str(rows[0][0])
+            if name == "partitions":
+                self._run("add_partitions", _DAYS_AHEAD)
+            done.append(name)
+        return done
+
+    def add_partitions(self) -> None:
+        """Make the leaves of the history that are missing."""
+        self._run("add_partitions", _DAYS_AHEAD)
+
+    def leave(self, worker_id: str) -> bool:
+        """Strike the worker off; False when it still owns jobs, which others will rescue when its lease is over."""
+        self._run("declare_busy", worker_id)
+        return bool(self._run("leave", worker_id))
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._conn is not None:
+            self._conn.close()
+            self._conn = None
+
+    def _run(self, statement: str, *params: object) -> list[tuple[object, ...]]:
+        try:
+            with translated(self._dsn):
+                if self._conn is None or self._conn.closed:
+                    self._conn = connect_sync(self._dsn, self._statements.sql("pin_session"))
+                cursor = self._conn.execute(self._statements.sql(statement).encode(), params)
+                return cursor.fetchall() if cursor.description is not None else []
+        except BaseException:
+            self.close()
+            raise

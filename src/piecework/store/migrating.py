@@ -1,0 +1,157 @@
+"""The schema's own version: forward-only migrations, and the versioned functions beside them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from piecework.base.errors import DatabaseError, MigrationsNeeded, PermissionDenied, SchemaTooNew
+from piecework.store.connection import AsyncConnection
+from piecework.store.statements import SqlFile, Statements, sql_files
+
+_SUPPORTS = re.compile(r"^-- supports: (\d+)$", re.MULTILINE)
+_DAYS_AHEAD = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """A numbered step of the tables. `supports` is the oldest version of the code that can work on its result."""
+
+    version: int
+    supports: int
+    file: SqlFile
+
+
+def migrations() -> list[Migration]:
+    """Return all migrations of this package, oldest first."""
+    found: list[Migration] = []
+    for file in sql_files("migrations"):
+        supports = _SUPPORTS.search(file.text)
+        if supports is None:
+            raise AssertionError(f"{file.name} does not say which version it supports")
+        found.append(Migration(int(file.name[:4]), int(supports.group(1)), file))
+    return found
+
+
+def code_version() -> int:
+    """Return the schema version that this package is written for."""
+    return migrations()[-1].version
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaState:
+    """What a schema has."""
+
+    version: int
+    """Of the last migration applied; 0: none."""
+    supports: int
+    checksums: dict[int, str]
+    functions: dict[str, str]
+    """Checksum of each installed function by its name."""
+    may_create: bool
+
+    @property
+    def outdated_functions(self) -> list[SqlFile]:
+        """The functions of this package that are missing or of another text."""
+        return [file for file in sql_files("functions") if self.functions.get(file.name) != file.checksum]
+
+
+async def schema_state(conn: AsyncConnection, statements: Statements) -> SchemaState:
+    """Read what the schema has; works on a database that has never seen piecework."""
+    row = await (await conn.execute(statements.sql("schema_state").encode())).fetchone()
+    assert row is not None
+    applied: list[tuple[object, ...]] = []
+    functions: list[tuple[object, ...]] = []
+    if row[0]:
+        applied = await (await conn.execute(statements.sql("applied_migrations").encode())).fetchall()
+    if row[1]:
+        functions = await (await conn.execute(statements.sql("installed_functions").encode())).fetchall()
+    return SchemaState(
+        version=int(str(applied[-1][0])) if applied else 0,
+        supports=int(str(applied[-1][3])) if applied else 0,
+        checksums={int(str(r[0])): str(r[2]) for r in applied},
+        functions={str(r[0]): str(r[1]) for r in functions},
+        may_create=bool(row[2]),
+    )
+
+
+def check(state: SchemaState, schema: str) -> None:
+    """Refuse a schema that this version of the code cannot work on.
+
+    Raises:
+        MigrationsNeeded: it is missing or older; says what to run.
+        SchemaTooNew: it is newer and does not support this version.
+        DatabaseError: a migration was applied from another text than this package's.
+    """
+    ours = code_version()
+    if state.version > ours:
+        if state.supports > ours:
+            raise SchemaTooNew(
+                f"the schema {schema!r} is at version {state.version} and supports piecework from schema "
+                f"version {state.supports} on, this one is written for {ours}: upgrade the piecework package"
+            )
+        return
+    for migration in migrations():
+        applied = state.checksums.get(migration.version)
+        if applied is not None and applied != migration.file.checksum:
+            raise DatabaseError(
+                f"migration {migration.file.name} was applied to the schema {schema!r} from another text "
+                f"than this package's: install the piecework release that migrated it, or a later one"
+            )
+    if state.version < ours:
+        what = f"is at version {state.version}" if state.version else "does not exist"
+        raise MigrationsNeeded(
+            f"the schema {schema!r} {what}, this piecework needs version {ours}: "
+            f"run `piecework migrate`, or open it with Jobs(..., migrate=True)"
+        )
+    if state.outdated_functions:
+        names = ", ".join(file.name for file in state.outdated_functions)
+        raise MigrationsNeeded(
+            f"functions of the schema {schema!r} are missing or of another release: {names}. "
+            "Run `piecework migrate`, or open it with Jobs(..., migrate=True)"
+        )
+
+
+async def migrate(conn: AsyncConnection, statements: Statements) -> list[str]:
+    """Bring the schema to this version, one migrator at a time, in one transaction.
+
+    Returns:
+        The names of the migrations and functions applied; empty when there was nothing to do, and then nothing was
+        locked.
+
+    Raises:
+        PermissionDenied: the schema is missing and the role may not create it.
+        SchemaTooNew, DatabaseError: as `check`.
+    """
+    state = await schema_state(conn, statements)
+    if state.version >= code_version() and not (state.version == code_version() and state.outdated_functions):
+        check(state, statements.schema)
+        return []
+    applied: list[str] = []
+    async with conn.transaction():
+        await conn.execute(statements.sql("lock_migrations").encode(), [statements.schema])
+        state = await schema_state(conn, statements)
+        if state.version == 0:
+            if not state.may_create and not state.checksums:
+                raise PermissionDenied(
+                    f"the schema {statements.schema!r} does not exist and the database role may not create "
+                    "it: run `piecework migrate` with a role that has CREATE on the database"
+                )
+            for name in ("create_schema", "create_migrations", "create_functions"):
+                await conn.execute(statements.sql(name).encode())
+        for migration in migrations():
+            if migration.version > state.version:
+                await conn.execute(statements.render(migration.file.text).encode())
+                await conn.execute(
+                    statements.sql("record_migration").encode(),
+                    [migration.version, migration.file.name, migration.file.checksum, migration.supports],
+                )
+                applied.append(migration.file.name)
+        if state.version <= code_version():
+            for file in state.outdated_functions:
+                await conn.execute(statements.render(file.text).encode())
+                await conn.execute(statements.sql("record_function").encode(), [file.name, file.checksum])
+                applied.append(file.name)
+        await conn.execute(statements.sql("add_partitions").encode(), [_DAYS_AHEAD])
+    check(await schema_state(conn, statements), statements.schema)
+    return applied

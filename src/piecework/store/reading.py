@@ -1,0 +1,63 @@
+"""Reading jobs: rows in, snapshots out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TypeAlias, cast
+from uuid import UUID
+
+import msgspec
+
+from piecework.base.ids import JobId
+from piecework.model.snapshot import ErrorInfo, JobSnapshot, JobStatus
+
+Row: TypeAlias = tuple[object, ...]
+
+_decode_error = msgspec.json.Decoder(ErrorInfo).decode
+_UUID_MS_SHIFT = 80
+_CLOCK_SKEW = timedelta(days=1)
+
+
+def _raw(text: object) -> msgspec.Raw | None:
+    return None if text is None else msgspec.Raw(str(text).encode())
+
+
+def snapshot(row: Row) -> JobSnapshot:
+    """Build a snapshot from a row of `sql/load_jobs.sql` or `sql/list_jobs.sql`."""
+    config = _raw(row[16])
+    return JobSnapshot(
+        id=cast(UUID, row[0]),
+        job_type=cast(str, row[1]),
+        status=cast(JobStatus, row[2]),
+        queue=cast(str, row[3]),
+        priority=cast(int, row[4]),
+        attempt=cast(int, row[5]),
+        failures=cast(int, row[6]),
+        crashes=cast(int, row[7]),
+        claim_no=cast(int, row[8]),
+        worker_id=cast("UUID | None", row[9]),
+        run_at=cast("datetime | None", row[10]),
+        created_at=cast(datetime, row[11]),
+        claimed_at=cast("datetime | None", row[12]),
+        started_at=cast("datetime | None", row[13]),
+        finished_at=cast("datetime | None", row[14]),
+        tags=tuple(cast("list[str] | None", row[15]) or ()),
+        config=msgspec.Raw(b"null") if config is None else config,
+        result=_raw(row[17]),
+        error=None if row[18] is None else _decode_error(cast(str, row[18])),
+    )
+
+
+def not_before(ids: Sequence[JobId]) -> datetime:
+    """Return a moment before which no job of these ids can have ended, to spare leaves of the history.
+
+    A UUIDv7 tells when it was made; a day is left for clocks that differ. Any other id may be of any age.
+    """
+    if not ids or any(id.version != 7 for id in ids):
+        return datetime.min.replace(tzinfo=UTC)
+    ms = min(id.int >> _UUID_MS_SHIFT for id in ids)
+    try:
+        return datetime.fromtimestamp(ms / 1000, UTC) - _CLOCK_SKEW
+    except (OverflowError, ValueError, OSError):
+        return datetime.min.replace(tzinfo=UTC)

@@ -1,0 +1,81 @@
+"""Settling: writing how attempts ended, many at once, each fenced."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Literal, TypeAlias
+
+import msgspec
+import psycopg
+
+from piecework.model.settlement import Settlement
+from piecework.model.snapshot import ErrorInfo
+from piecework.store.link import Link
+
+Answer: TypeAlias = Literal["landed", "landed before", "locked", "lost"]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_DAYS_AHEAD = 7
+_decode = msgspec.json.Decoder(list[tuple[int, Answer]]).decode
+_encode = msgspec.json.Encoder().encode
+
+
+class _Detail(msgspec.Struct, omit_defaults=True):
+    attempt: int
+    failures: int
+    crashes: int
+    delay: int | None = None
+    run_at: int | None = None
+    result: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    error: ErrorInfo | None = None
+
+
+async def settle(link: Link, worker_id: str, settlements: Sequence[Settlement], now: float) -> list[Answer]:
+    """Write the settlements in one call; the same ones may be sent again after a lost answer.
+
+    Args:
+        now: the moment on the clock that the settlements' `started` was read from, seconds.
+
+    Returns:
+        One answer per settlement: `landed`; `landed before`, by an earlier sending; `locked`, an open transaction holds
+        the job's row, so send it again; `lost`, the claim is another's or nobody's now, and nothing was changed.
+
+    Raises:
+        DatabaseUnreachable: whether it landed is unknown.
+        psycopg.DataError: a value is refused by the database; nothing landed.
+    """
+    ids = "{" + ",".join([s.job.id for s in settlements]) + "}"
+    claim_nos = "{" + ",".join([str(s.job.claim_no) for s in settlements]) + "}"
+    moves = "{" + ",".join([s.move for s in settlements]) + "}"
+    ages = (
+        "{" + ",".join(["null" if s.started is None else str(int((now - s.started) * 1e6)) for s in settlements]) + "}"
+    )
+    details = [_detail(s) for s in settlements]
+    text = None if not any(details) else _encode(details).decode()
+    try:
+        answer = await link.value("settle", worker_id, ids, claim_nos, moves, ages, text)
+    except psycopg.errors.CheckViolation as error:
+        if "no partition" not in str(error):
+            raise
+        await link.value("add_partitions", _DAYS_AHEAD)
+        answer = await link.value("settle", worker_id, ids, claim_nos, moves, ages, text)
+    answers: list[Answer] = ["landed"] * len(settlements)
+    if answer is not None:
+        for position, word in _decode(str(answer)):
+            answers[position - 1] = word
+    return answers
+
+
+def _detail(settlement: Settlement) -> _Detail | None:
+    if settlement.move == "complete" and settlement.result is None:
+        return None
+    detail = _Detail(settlement.attempt, settlement.failures, settlement.crashes, error=settlement.error)
+    if settlement.result is not None:
+        detail.result = settlement.result
+    if settlement.run_at is not None:
+        detail.run_at = (settlement.run_at - _EPOCH) // _MICROSECOND
+    elif settlement.delay is not None:
+        detail.delay = settlement.delay // _MICROSECOND
+    return detail

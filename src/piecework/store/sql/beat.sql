@@ -1,0 +1,11 @@
+-- A sign of life, and what an observer sees of the others. No clock is compared.
+-- params:  $1 id uuid, $2 draining boolean, $3 job_types text[]
+-- returns: beat_no bigint (null: the worker was given up for dead), others text: JSON array of [id, beat_no, lease in seconds]
+WITH own AS (
+    UPDATE /*schema.*/workers
+    SET beat_no = beat_no + 1, beat_at = clock_timestamp(), draining = $2::boolean, job_types = $3::text[]
+    WHERE id = $1::uuid
+    RETURNING beat_no)
+SELECT (SELECT beat_no FROM own),
+       (SELECT coalesce(json_agg(json_build_array(w.id, w.beat_no, date_part('epoch', w.lease)) ORDER BY w.id), '[]')::text
+        FROM /*schema.*/workers w WHERE w.id <> $1::uuid)

@@ -1,0 +1,8 @@
+-- How many jobs there are of each kind.
+-- returns: queue text, job_type text, status text, count bigint, oldest timestamptz (run_at of the first that is due)
+SELECT queue, job_type, CASE WHEN worker_id IS NULL THEN 'pending' ELSE 'running' END AS status, count(*),
+       min(run_at) FILTER (WHERE worker_id IS NULL AND run_at <= clock_timestamp())
+FROM /*schema.*/jobs GROUP BY 1, 2, 3
+UNION ALL
+SELECT queue, job_type, status, count(*), NULL FROM /*schema.*/finished_jobs GROUP BY 1, 2, 3
+ORDER BY 1, 2, 3

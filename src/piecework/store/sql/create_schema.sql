@@ -1,0 +1,2 @@
+-- The schema that holds everything of piecework.
+CREATE SCHEMA IF NOT EXISTS /*schema*/

@@ -1,0 +1,23 @@
+-- The newest jobs first, live and finished.
+-- params:  $1 status text, $2 queue text, $3 job_type text (each null: any), $4 most integer
+-- returns: columns as store.reading.Row
+SELECT listed.* FROM (
+    (SELECT j.id, j.job_type, CASE WHEN j.worker_id IS NULL THEN 'pending' ELSE 'running' END AS status, j.queue,
+            j.priority, j.attempt, j.failures, j.crashes, j.claim_no, j.worker_id,
+            CASE WHEN j.worker_id IS NULL THEN j.run_at END AS run_at, j.created_at, j.claimed_at,
+            j.claimed_at AS started_at, NULL::timestamptz AS finished_at, j.tags, j.config::text, NULL::text AS result,
+            NULL::text AS error
+     FROM /*schema.*/jobs j
+     WHERE ($1::text IS NULL OR ($1 = 'pending' AND j.worker_id IS NULL) OR ($1 = 'running' AND j.worker_id IS NOT NULL))
+       AND ($2::text IS NULL OR j.queue = $2) AND ($3::text IS NULL OR j.job_type = $3)
+     ORDER BY j.id DESC LIMIT $4::integer)
+    UNION ALL
+    (SELECT f.id, f.job_type, f.status, f.queue, f.priority, f.attempt, f.failures, f.crashes, f.claim_no, f.worker_id,
+            NULL, f.created_at, f.started_at, f.started_at, f.finished_at, f.tags, f.config::text, f.result::text,
+            f.error::text
+     FROM /*schema.*/finished_jobs f
+     WHERE ($1::text IS NULL OR f.status = $1) AND ($2::text IS NULL OR f.queue = $2)
+       AND ($3::text IS NULL OR f.job_type = $3)
+     ORDER BY f.id DESC LIMIT $4::integer)
+) AS listed
+ORDER BY listed.id DESC LIMIT $4::integer

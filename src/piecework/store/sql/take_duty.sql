@@ -1,0 +1,7 @@
+-- Take one housekeeping duty that is due, if no other worker has it in hand.
+-- params:  $1 worker uuid
+-- returns: name text
+UPDATE /*schema.*/duties SET next_at = clock_timestamp() + every, ran_by = $1::uuid
+WHERE name = (SELECT d.name FROM /*schema.*/duties d WHERE d.next_at <= clock_timestamp()
+              ORDER BY d.next_at, d.name LIMIT 1 FOR UPDATE SKIP LOCKED)
+RETURNING name
