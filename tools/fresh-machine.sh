@@ -15,7 +15,11 @@ if [ -z "${FRESH_MACHINE:-}" ]; then
     export FRESH_MACHINE
     status=0
     unshare --mount --propagation private --pid --fork "$0" || status=$?
-    [ -n "${KEEP:-}" ] && echo "Kept: $FRESH_MACHINE" || rm -rf --one-file-system "$FRESH_MACHINE"
+    if [ -n "${KEEP:-}" ]; then
+        echo "Kept: $FRESH_MACHINE"
+    else
+        rm -rf --one-file-system "$FRESH_MACHINE"
+    fi
     exit $status
 fi
 
@@ -33,10 +37,13 @@ cp -L /etc/resolv.conf "$root/etc/resolv.conf"
 for setting in /etc/pip.conf /etc/ssl/certs/ca-certificates.crt /etc/apt/apt.conf.d/*proxy*; do
     [ ! -f "$setting" ] || install -D -m 644 "$setting" "$root$setting"
 done
+if [ -f /etc/ssl/certs/ca-certificates.crt ]; then # the package ca-certificates, once installed, makes the file above anew
+    install -D -m 644 /etc/ssl/certs/ca-certificates.crt "$root/usr/local/share/ca-certificates/this-machine.crt"
+fi
 mount -t proc proc "$root/proc"
 mount --rbind /dev "$root/dev"
 chroot "$root" useradd --create-home --shell /bin/sh ada
-git bundle create -q "$root/srv/piecework.bundle" HEAD
+git bundle create -q "$root/srv/piecework.bundle" HEAD "$(git rev-parse --abbrev-ref HEAD)"
 chmod 644 "$root/srv/piecework.bundle"
 
 failed=0
