@@ -1,11 +1,15 @@
 """What every test can ask for. A test that needs a database takes `dsn`: its own, migrated, dropped afterwards.
 
 `@pytest.mark.postgres(18, 15)` runs a test once per version; without it `dsn` is on the newest. `pg15_dsn` is always on
-15. `empty_dsn` has no schema of piecework yet. Nothing is ever skipped: what is missing is an error that says so.
+15. `empty_dsn` has no schema of piecework yet. `private_postgres(…)` starts a server of the test's own. Nothing is ever
+skipped: what is missing is an error that says so.
 """
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,8 +18,10 @@ import pytest
 
 if TYPE_CHECKING:
     from support.databases import Server
+    from support.private_postgres import PrivatePostgres
 
 NEWEST = 18
+OLDEST = 15
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -27,9 +33,26 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("server", marker.args, indirect=True, ids=[f"pg{major}" for major in marker.args])
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Embedded servers that a test leaves behind, as root outside of the home, go where the session ends them."""
+    if os.geteuid() == 0 and "PIECEWORK_DATA_ROOT" not in os.environ:
+        folder = tempfile.mkdtemp(prefix="piecework-tests-")
+        os.chmod(folder, 0o711)  # the servers' user passes through
+        os.environ["PIECEWORK_DATA_ROOT"] = folder  # also for the processes that xdist starts
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """A skipped test is one that nobody misses: the session fails."""
+    """Remove the servers, when all processes of the session are done. And a skipped test fails the session."""
+    if hasattr(session.config, "workerinput"):
+        return
+    base = session.config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]
+    if any(base.glob("postgresql-*")):
+        from piecework.store.embedded import remove
+
+        for home in base.glob("postgresql-*"):
+            remove(home)
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if reporter is not None and reporter.stats.get("skipped") and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -51,7 +74,7 @@ def servers(session_home: Path) -> Iterator[Callable[[int], Server]]:
 
     def server(major: int) -> Server:
         if major not in started:
-            started[major] = databases.start(major, session_home)
+            started[major] = databases.start(session_home, major)
         return started[major]
 
     yield server
@@ -82,8 +105,25 @@ def empty_dsn(server: Server) -> Iterator[str]:
 @pytest.fixture
 def pg15_dsn(servers: Callable[[int], Server]) -> Iterator[str]:
     """Like `dsn`, on PostgreSQL 15, the oldest that is supported."""
-    with servers(15).database(migrated=True) as dsn:
+    with servers(OLDEST).database(migrated=True) as dsn:
         yield dsn
+
+
+@pytest.fixture
+def private_postgres() -> Iterator[Callable[..., PrivatePostgres]]:
+    """Start a PostgreSQL of the test's own, 18 unless said otherwise: `private_postgres(15, log_statement="all")`."""
+    from support.databases import binaries
+    from support.private_postgres import PrivatePostgres
+
+    started: list[PrivatePostgres] = []
+
+    def start(major: int = NEWEST, **settings: str) -> PrivatePostgres:
+        started.append(PrivatePostgres(binaries(major), settings))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.remove()
 
 
 @pytest.fixture(autouse=True)

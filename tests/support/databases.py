@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 
 import psycopg
@@ -100,6 +101,9 @@ async def _migrate(dsn: str) -> None:
     await store.close()
 
 
-def start(major: int, home: Path) -> Server:
-    """Start the session's server of this version, or join the one that another process of the session started."""
-    return Server(major, acquire(home / f"postgresql-{major}", bin_dir=binaries(major)))
+def start(base: Path, major: int) -> Server:
+    """Start the session's server of this version, or join the one that another process of the session started.
+
+    `base` is the folder of the session, in which the session removes `postgresql-*` when it ends.
+    """
+    return Server(major, acquire(base / f"postgresql-{major}", bin_dir=binaries(major), grace=timedelta(seconds=1)))
