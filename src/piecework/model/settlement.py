@@ -144,3 +144,9 @@ def _refused(job: ClaimedJob, kind: str, message: str) -> Settlement:
 def _ended(job: ClaimedJob, started: float | None, error: ErrorInfo) -> Settlement:
     failures = min(job.failures + 1, _LARGEST_COUNT)
     return Settlement(job, "fail", started, job.attempt, failures, job.crashes, error=error, level=logging.ERROR)
+
+
+def unstorable(settlement: Settlement, reason: str) -> Settlement:
+    """The end of a job whose result the database refuses: it fails alone, without the result."""
+    message = f"{reason}. The job ran, its result cannot be stored: return something else"
+    return _ended(settlement.job, settlement.started, ErrorInfo(type="unstorable result", message=message))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 
 import msgspec
 
@@ -14,8 +14,11 @@ from piecework.store.link import Link
 _decode = msgspec.json.Decoder(tuple[str, str, int]).decode
 
 
-async def hints(link: Link) -> AsyncGenerator[Lane, None]:
+async def hints(link: Link, listening: Callable[[], None]) -> AsyncGenerator[Lane, None]:
     """Yield the lanes that the database hints at, from the moment the LISTEN is answered until the connection breaks.
+
+    Args:
+        listening: called once the LISTEN is answered; what happened before has to be looked for.
 
     Raises:
         DatabaseUnreachable: the connection cannot be opened, or broke.
@@ -24,6 +27,7 @@ async def hints(link: Link) -> AsyncGenerator[Lane, None]:
     try:
         with translated(link.dsn):
             await conn.execute(b"LISTEN " + link.statements.channel.encode())
+            listening()
             async for notice in conn.notifies():
                 try:
                     yield Lane(*_decode(notice.payload))

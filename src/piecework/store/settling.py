@@ -18,6 +18,7 @@ Answer: TypeAlias = Literal["landed", "landed before", "locked", "lost"]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _DAYS_AHEAD = 7
+_LONGEST = timedelta(days=36_500)
 _decode = msgspec.json.Decoder(list[tuple[int, Answer]]).decode
 _encode = msgspec.json.Encoder().encode
 
@@ -77,5 +78,5 @@ def _detail(settlement: Settlement) -> _Detail | None:
     if settlement.run_at is not None:
         detail.run_at = (settlement.run_at - _EPOCH) // _MICROSECOND
     elif settlement.delay is not None:
-        detail.delay = settlement.delay // _MICROSECOND
+        detail.delay = min(settlement.delay, _LONGEST) // _MICROSECOND
     return detail

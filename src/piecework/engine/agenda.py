@@ -1,0 +1,60 @@
+"""What the claimer knows of the lanes: which have due jobs, which will have, and when to look at the database again."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Mapping
+
+from piecework.model.lanes import Lane
+
+_FIRST_LOOK, _BUSY_LOOK = 0.01, 1.0
+
+
+class Agenda:
+    """Lanes with work now or later, all in the loop's monotonic seconds. Every entry is a hint: a look replaces all.
+
+    A look is made at least every `look_every` seconds while nothing is due, sooner after work was found (10 ms,
+    doubling), and every second while there is work, to find lanes that nobody hinted at.
+    """
+
+    def __init__(self, look_every: float) -> None:
+        self.due: set[Lane] = set()
+        self._later: list[tuple[float, Lane]] = []
+        self._look_every = look_every
+        self._pause = _FIRST_LOOK
+        self.next_look = 0.0
+
+    def promote(self, now: float) -> None:
+        """Move the lanes whose time has come to the due ones."""
+        while self._later and self._later[0][0] <= now:
+            self.due.add(heapq.heappop(self._later)[1])
+
+    def expect(self, lane: Lane, at: float) -> None:
+        """Note that a job of `lane` is due at `at`."""
+        heapq.heappush(self._later, (at, lane))
+
+    def looked(self, found: Mapping[Lane, float], now: float) -> None:
+        """Replace all by what a look found: lanes, and the seconds until their first job is due."""
+        self.due = {lane for lane, wait in found.items() if wait <= 0}
+        self._later = [(now + wait, lane) for lane, wait in found.items() if wait > 0]
+        heapq.heapify(self._later)
+        if self.due:
+            self.next_look = now + _BUSY_LOOK
+        else:
+            self.next_look = now + min(self._pause, self._look_every)
+            self._pause = min(self._pause * 2, self._look_every)
+
+    def drained(self, lanes: Iterable[Lane], now: float) -> None:
+        """Strike off lanes that gave less than was asked of them; when none is left, look again soon."""
+        self.due.difference_update(lanes)
+        if not self.due:
+            self._pause = _FIRST_LOOK
+            self.next_look = min(self.next_look, now + _FIRST_LOOK)
+
+    def look_now(self) -> None:
+        """Make the next look due: after a reconnect, a new job type, a declaration."""
+        self.next_look = 0.0
+
+    def next_event(self) -> float:
+        """Return when to wake up if no hint comes."""
+        return min(self.next_look, self._later[0][0]) if self._later else self.next_look

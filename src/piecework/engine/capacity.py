@@ -1,0 +1,75 @@
+"""What a worker holds, and how much more it may take (invariant E). Used on the worker's loop only."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Mapping
+
+from piecework.model.job import ClaimedJob
+from piecework.model.settings import WorkerSettings
+
+_SHORT_RUN = 0.05
+_EWMA = 0.02
+
+
+class Capacity:
+    """Counts of what is held: reserved when a claim lands, given back when its settle landed, exactly once.
+
+    Jobs beyond `concurrency` are prefetched while runs are short, so that the next claim overlaps with this one's runs.
+    """
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        self._concurrency = settings.concurrency
+        self._threads = settings.threads
+        self._prefetch = settings.prefetch
+        self._held: Counter[str] = Counter()
+        self._held_in_threads = 0
+        self._mean_run: float | None = None
+        self.held = 0
+        self.started = 0
+        """Jobs whose run has begun and whose settle has not landed."""
+        self.waiting: deque[ClaimedJob] = deque()
+        """Claimed and not begun, in order."""
+
+    @property
+    def window(self) -> int:
+        """How many jobs may be held in all, for now."""
+        short = self._mean_run is not None and self._mean_run < _SHORT_RUN
+        return self._concurrency + (min(self._prefetch, self._concurrency) if short else 0)
+
+    @property
+    def room(self) -> int:
+        """How many more jobs may be claimed."""
+        return max(self.window - self.held, 0)
+
+    @property
+    def may_start(self) -> bool:
+        """Whether another run may begin."""
+        return self.started < self._concurrency
+
+    @property
+    def free_threads(self) -> int:
+        """How many more `def` jobs may be claimed: each has its thread from the start."""
+        return max(self._threads - self._held_in_threads, 0)
+
+    def caps(self, limits: Mapping[str, int]) -> dict[str, int]:
+        """Return the room left of each job type with a limit of its own."""
+        return {job_type: max(limit - self._held[job_type], 0) for job_type, limit in limits.items()}
+
+    def reserve(self, job: ClaimedJob, *, in_thread: bool) -> None:
+        """Count a job that was claimed."""
+        self.held += 1
+        self._held[job.job_type] += 1
+        self._held_in_threads += in_thread
+
+    def free(self, job: ClaimedJob, *, in_thread: bool, started: bool) -> None:
+        """Give back what a job had reserved."""
+        self.held -= 1
+        self._held[job.job_type] -= 1
+        self._held_in_threads -= in_thread
+        self.started -= started
+
+    def lasted(self, seconds: float) -> None:
+        """Note how long a run took: prefetching follows from it."""
+        mean = self._mean_run
+        self._mean_run = seconds if mean is None else mean + _EWMA * (seconds - mean)

@@ -1,0 +1,193 @@
+"""One claimer per worker: decides what to claim, claims, hands over, and sleeps until there is more to do."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import psycopg
+
+from piecework.base.errors import DatabaseError, DatabaseUnreachable
+from piecework.engine.agenda import Agenda
+from piecework.engine.executor import Executor
+from piecework.model.job import ClaimedJob
+from piecework.model.lanes import Lane, allot
+from piecework.model.settings import WorkerSettings
+from piecework.store import claiming
+from piecework.store.claiming import WorkerGone
+from piecework.store.link import Link
+from piecework.work.registry import Registry
+
+log = logging.getLogger("piecework.worker")
+_MOST = 500
+_GATHER = 0.005
+_STAY_BUSY = 1.0
+_STALE = 2.0
+
+
+class Claimer:
+    """Claims up to the free capacity, a batch at a time.
+
+    While claims come back full the worker looks by itself and asks for no hints. After a second without a full claim it
+    declares itself idle: from then on spawns hint at their lanes (invariant F).
+
+    Args:
+        gone: called when the database says that this worker was given up for dead.
+    """
+
+    def __init__(
+        self, link: Link, registry: Registry, settings: WorkerSettings, executor: Executor, gone: Callable[[], None]
+    ) -> None:
+        self.worker_id = ""
+        """Under which claims are made; empty: none are made now."""
+        self._link = link
+        self._registry = registry
+        self._settings = settings
+        self._executor = executor
+        self._gone = gone
+        self._agenda = Agenda(settings.look_every.total_seconds())
+        self._generation = -1
+        self._rotation = 0
+        self._stopping = False
+        self._declared = False
+        self._last_full = float("-inf")
+        self._last_claim = float("-inf")
+        self._front: ClaimedJob | None = None
+        self._front_since = 0.0
+        self._wake = asyncio.Event()
+        self._now = asyncio.get_running_loop().time
+
+    def hint(self, lane: Lane) -> None:
+        """A job of this lane may be due."""
+        if lane.queue in self._settings.queues and self._registry.get(lane.job_type) is not None:
+            self._agenda.due.add(lane)
+            self._wake.set()
+
+    def expect(self, lane: Lane, delay: float) -> None:
+        """A job of this lane will be due in so many seconds."""
+        self._agenda.expect(lane, self._now() + delay)
+        self._wake.set()
+
+    def wake(self) -> None:
+        """Capacity came back."""
+        self._wake.set()
+
+    def look_now(self) -> None:
+        """Hints may have been lost: look at the database."""
+        self._agenda.look_now()
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Claim no more. A claim that is under way is waited for, so that nothing is held without anybody's knowing."""
+        self._stopping = True
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Claim and hand over until stopped. Losing the database is a pause."""
+        while not self._stopping:
+            self._wake.clear()
+            try:
+                await self._step()
+            except WorkerGone:
+                self.worker_id = ""
+                self._gone()
+            except (DatabaseError, psycopg.Error) as error:
+                if not isinstance(error, DatabaseUnreachable):
+                    log.warning("claiming failed and is tried again: %s", error)
+                self._declared = False
+                self._agenda.look_now()
+                await self._link.pause()
+
+    async def _step(self) -> None:
+        now = self._now()
+        self._release_stale(now)
+        if not self.worker_id or not self._executor.capacity.room:
+            await self._sleep(now + _STALE)
+            return
+        if self._generation != self._registry.generation:
+            self._generation = self._registry.generation
+            self._agenda.look_now()
+        self._agenda.promote(now)
+        if now >= self._agenda.next_look:
+            await self._look()
+        elif not self._agenda.due:
+            await self._rest(now)
+        elif (wait := self._last_claim + _GATHER - now) > 0 and self._scarce():
+            await self._sleep(now + wait)
+        else:
+            await self._claim()
+
+    async def _look(self) -> None:
+        # What is hinted at while the look is under way counts beside its answer, which may be older.
+        self._agenda.due.clear()
+        found = await claiming.lanes(self._link, self._settings.queues, self._registry.job_types)
+        hinted = self._agenda.due
+        self._agenda.looked(found, self._now())
+        self._agenda.due |= hinted
+
+    def _scarce(self) -> bool:
+        capacity = self._executor.capacity
+        return capacity.held > 0 and capacity.room < min(_MOST, capacity.window // 2)
+
+    async def _claim(self) -> None:
+        most = min(self._executor.capacity.room, _MOST)
+        asked = self._allot(most)
+        if not asked:
+            await self._sleep(self._agenda.next_event())
+            return
+        worker_id = self.worker_id
+        jobs = await claiming.claim(self._link, worker_id, asked, most)
+        now = self._last_claim = self._now()
+        if worker_id != self.worker_id:
+            log.warning("%d jobs were claimed under an id that was given up for dead: they are left", len(jobs))
+            return
+        self._drain(asked, jobs, most, now)
+        self._executor.take(jobs, worker_id)
+        if len(jobs) == most:
+            self._last_full = now
+            if self._declared:
+                self._declared = False
+                await self._link.value("declare_busy", worker_id)
+
+    def _allot(self, most: int) -> list[tuple[Lane, int]]:
+        names = self._registry.job_types
+        registered = {name: job for name in names if (job := self._registry.get(name)) is not None}
+        limits = {n: job.max_concurrent_per_process for n, job in registered.items()}
+        caps = self._executor.capacity.caps({n: limit for n, limit in limits.items() if limit is not None})
+        plain = frozenset(n for n, job in registered.items() if not job.is_async)
+        self._rotation += 1
+        shared = (plain, self._executor.capacity.free_threads)
+        return allot(sorted(self._agenda.due), most, caps, shared, self._rotation)
+
+    def _drain(self, asked: Sequence[tuple[Lane, int]], jobs: Sequence[ClaimedJob], most: int, now: float) -> None:
+        if len(jobs) == most:
+            return
+        got = Counter(Lane(job.queue, job.job_type, job.priority) for job in jobs)
+        self._agenda.drained([lane for lane, count in asked if got[lane] < count], now)
+
+    async def _rest(self, now: float) -> None:
+        """Sleep until the next event; declared idle first, once a second has gone by without a full claim."""
+        if not self._declared and now - self._last_full >= _STAY_BUSY:
+            await self._link.value("declare_idle", self.worker_id, list(self._settings.queues))
+            self._declared = True
+            self._agenda.look_now()
+            return
+        await self._sleep(self._agenda.next_event())
+
+    def _release_stale(self, now: float) -> None:
+        """Give prefetched jobs back that others could run by now."""
+        waiting = self._executor.capacity.waiting
+        front = waiting[0] if waiting else None
+        if front is not self._front:
+            self._front, self._front_since = front, now
+        elif front is not None and now - self._front_since > _STALE:
+            self._executor.release_waiting()
+
+    async def _sleep(self, until: float) -> None:
+        try:
+            async with asyncio.timeout_at(until):
+                await self._wake.wait()
+        except TimeoutError:
+            pass

@@ -1,0 +1,107 @@
+"""Gathers settlements and writes many in one call: sends when the previous call has returned, never on a timer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+import psycopg
+
+from piecework.base.errors import DatabaseError, DatabaseUnreachable
+from piecework.model.settlement import Settlement, unstorable
+from piecework.store.link import Link
+from piecework.store.settling import Answer, settle
+
+log = logging.getLogger("piecework.worker")
+_MOST = 1000
+_LOCKED_PAUSE = 0.1
+
+Answered: TypeAlias = Callable[[Settlement, Answer], None]
+"""Told of every settlement that is answered for good: the moment at which its capacity is free."""
+
+
+class Completer:
+    """The one writer of settles in a worker, on a connection of its own.
+
+    A settlement stays here until the database has answered it: a lost answer is cured by sending it again, a row that
+    an open transaction holds by sending it later, a value that the database refuses by halving the batch until the
+    culprit stands alone and fails.
+
+    Args:
+        answered: called for each settlement with its final answer.
+        flushed: called once per call with the ids that ended or moved.
+    """
+
+    def __init__(self, link: Link, answered: Answered, flushed: Callable[[Sequence[str]], None]) -> None:
+        self._link = link
+        self._answered = answered
+        self._flushed = flushed
+        self._pending: deque[tuple[str, Settlement]] = deque()
+        self._wake = asyncio.Event()
+        self._most = _MOST
+
+    def put(self, worker_id: str, settlement: Settlement) -> None:
+        """Take a settlement of a claim that `worker_id` made."""
+        self._pending.append((worker_id, settlement))
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Write what comes, until cancelled."""
+        now = asyncio.get_running_loop().time
+        while True:
+            while not self._pending:
+                self._wake.clear()
+                await self._wake.wait()
+            worker_id, batch = self._next_batch()
+            try:
+                answers = await settle(self._link, worker_id, batch, now())
+            except psycopg.DataError as error:
+                self._halve(worker_id, batch, error)
+            except (DatabaseError, psycopg.Error) as error:
+                # Whether it landed is unknown: the same settles are sent again, and are answered `landed before`.
+                if not isinstance(error, DatabaseUnreachable):
+                    log.warning("settling %d jobs failed and is tried again: %s", len(batch), error)
+                self._put_back(worker_id, batch)
+                await self._link.pause()
+            except BaseException:
+                self._put_back(worker_id, batch)
+                raise
+            else:
+                self._most = _MOST
+                self._take_answers(worker_id, batch, answers)
+
+    def _next_batch(self) -> tuple[str, list[Settlement]]:
+        worker_id = self._pending[0][0]
+        batch: list[Settlement] = []
+        while self._pending and len(batch) < self._most and self._pending[0][0] == worker_id:
+            batch.append(self._pending.popleft()[1])
+        return worker_id, batch
+
+    def _put_back(self, worker_id: str, batch: Sequence[Settlement]) -> None:
+        self._pending.extendleft((worker_id, settlement) for settlement in reversed(batch))
+
+    def _halve(self, worker_id: str, batch: list[Settlement], error: psycopg.DataError) -> None:
+        if len(batch) > 1:
+            self._most = (len(batch) + 1) // 2
+            self._put_back(worker_id, batch)
+            return
+        self._most = _MOST
+        reason = f"{error.diag.message_primary or error}"
+        log.warning("job %s cannot be settled as it ended: %s", batch[0].job.id, reason)
+        self._put_back(worker_id, [unstorable(batch[0], reason)])
+
+    def _take_answers(self, worker_id: str, batch: Sequence[Settlement], answers: Sequence[Answer]) -> None:
+        locked = [s for s, answer in zip(batch, answers, strict=True) if answer == "locked"]
+        for settlement, answer in zip(batch, answers, strict=True):
+            if answer != "locked":
+                self._answered(settlement, answer)
+        self._flushed([settlement.job.id for settlement in batch])
+        if locked:
+            asyncio.get_running_loop().call_later(_LOCKED_PAUSE, self._again, worker_id, locked)
+
+    def _again(self, worker_id: str, locked: Sequence[Settlement]) -> None:
+        for settlement in locked:
+            self.put(worker_id, settlement)

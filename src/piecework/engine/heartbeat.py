@@ -1,0 +1,144 @@
+"""The heartbeat: a thread and a connection of its own, which a busy event loop cannot stop (invariants H and I)."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from importlib.metadata import version
+
+from piecework.base.errors import DatabaseError
+from piecework.base.ids import new_id
+from piecework.model.observation import Observer
+from piecework.model.settings import WorkerSettings
+from piecework.store.liveness import Pulse, WorkerRow
+
+log = logging.getLogger("piecework.worker")
+_JITTER = 0.1
+_DUTIES_EVERY = 60.0
+
+
+class Heartbeat:
+    """Registers the worker, beats, observes the others, and rescues what the dead held.
+
+    Args:
+        job_types: asked before each beat: what the worker runs.
+        reborn: called in the heartbeat's thread with the new id, after the worker had been given up for dead and was
+            registered anew: what it held under the old id is another's.
+        rescued: called in the heartbeat's thread when jobs were taken back.
+    """
+
+    def __init__(
+        self,
+        pulse: Pulse,
+        settings: WorkerSettings,
+        job_types: Callable[[], Sequence[str]],
+        reborn: Callable[[str], None],
+        rescued: Callable[[], None],
+    ) -> None:
+        self.worker_id = str(new_id())
+        self.draining = False
+        self._pulse = pulse
+        self._settings = settings
+        self._job_types = job_types
+        self._reborn = reborn
+        self._rescued = rescued
+        self._beat_every = settings.liveness.beat.total_seconds()
+        self._wake = threading.Event()
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+        self._next_duties = 0.0
+        self._observer = Observer(self.worker_id, 2 * self._beat_every)
+
+    def start(self) -> None:
+        """Register and start to beat. Blocking: one round trip.
+
+        Raises:
+            DatabaseError: the worker could not be registered.
+        """
+        self._pulse.add_partitions()
+        self._register()
+        self._thread = threading.Thread(target=self._run, name="job-heartbeat", daemon=True)
+        self._thread.start()
+
+    def beat_now(self) -> None:
+        """Beat without waiting for the interval to pass."""
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Stop beating and strike the worker off, as far as the database can be reached. Blocking."""
+        self._stopping = True
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join()
+        try:
+            if not self._pulse.leave(self.worker_id):
+                log.warning(
+                    "worker %s leaves with jobs in its hands: they run again when its lease is over", self.worker_id
+                )
+        except DatabaseError as error:
+            log.warning("worker %s could not sign off: %s", self.worker_id, error)
+        finally:
+            self._pulse.close()
+
+    def _register(self) -> None:
+        liveness = self._settings.liveness
+        self._pulse.register(
+            WorkerRow(
+                id=self.worker_id, pid=os.getpid(), host=socket.gethostname(), lease=liveness.lease,
+                stop=liveness.stop, exit=liveness.exit, queues=self._settings.queues, job_types=self._job_types(),
+                version=version("piecework"),
+            )
+        )  # fmt: skip
+
+    def _run(self) -> None:
+        while not self._stopping:
+            self._wake.wait(self._beat_every * random.uniform(1 - _JITTER, 1 + _JITTER))
+            self._wake.clear()
+            if self._stopping:
+                return
+            try:
+                self._beat()
+            except DatabaseError as error:
+                log.debug("a heartbeat of worker %s failed: %s", self.worker_id, error)
+                self._wake.wait(min(1.0, self._beat_every / 4))
+            except Exception:
+                log.exception("a heartbeat of worker %s failed", self.worker_id)
+
+    def _beat(self) -> None:
+        others = self._pulse.beat(self.worker_id, draining=self.draining, job_types=self._job_types())
+        now = time.monotonic()
+        if others is None:
+            self._be_reborn()
+            return
+        known = {worker_id: (beat_no, lease) for worker_id, beat_no, lease in others}
+        for dead in self._observer.observe(now, others):
+            self._rescue(dead, *known[dead])
+        if now >= self._next_duties:
+            self._next_duties = now + _DUTIES_EVERY * random.uniform(1 - _JITTER, 1 + _JITTER)
+            self._pulse.do_duties(self.worker_id)
+
+    def _rescue(self, dead: str, beat_no: int, lease: float) -> None:
+        jobs = self._pulse.rescue(dead, beat_no, lease)
+        if jobs is None:
+            return
+        log.warning(
+            "worker %s gave no sign of life for %s: %d of its jobs were rescued",
+            dead,
+            timedelta(seconds=lease),
+            len(jobs),
+        )
+        if jobs:
+            self._rescued()
+
+    def _be_reborn(self) -> None:
+        old, self.worker_id = self.worker_id, str(new_id())
+        self._observer = Observer(self.worker_id, 2 * self._beat_every)
+        self._register()
+        log.warning("worker %s was given up for dead, what it held is another's; it goes on as %s", old, self.worker_id)
+        self._reborn(self.worker_id)

@@ -1,0 +1,34 @@
+"""Turns the database's notifications into hints for the claimer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from piecework.base.errors import DatabaseError
+from piecework.model.lanes import Lane
+from piecework.store.link import Link
+from piecework.store.listening import hints
+
+
+class Listener:
+    """Listens on a connection of its own, which it re-makes when it breaks.
+
+    Args:
+        hint: called with each lane that the database names.
+        missed: called when the connection was lost, or before it first stood: hints may have gone by.
+    """
+
+    def __init__(self, link: Link, hint: Callable[[Lane], None], missed: Callable[[], None]) -> None:
+        self._link = link
+        self._hint = hint
+        self._missed = missed
+
+    async def run(self) -> None:
+        """Listen until cancelled."""
+        while True:
+            try:
+                async for lane in hints(self._link, self._missed):
+                    self._hint(lane)
+            except DatabaseError:
+                pass
+            await self._link.pause()

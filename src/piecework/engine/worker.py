@@ -1,0 +1,199 @@
+"""A worker: the loops of one process, started and stopped together."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Callable, Coroutine, Sequence
+from types import TracebackType
+
+from piecework.engine.claimer import Claimer
+from piecework.engine.completer import Completer
+from piecework.engine.executor import Executor
+from piecework.engine.heartbeat import Heartbeat
+from piecework.engine.listener import Listener
+from piecework.model.lanes import Lane
+from piecework.model.settings import WorkerSettings
+from piecework.model.settlement import Settlement
+from piecework.store.link import DatabaseHealth, Link
+from piecework.store.liveness import Pulse
+from piecework.store.settling import Answer
+from piecework.store.store import Store
+from piecework.work.registry import Registry
+
+log = logging.getLogger("piecework.worker")
+_SETTLE_GRACE = 10.0
+_RESTART_PAUSE = 1.0
+
+
+class Worker:
+    """Claims jobs of the registered types and runs them. `async with worker:` starts it and, at the end, drains it.
+
+    Args:
+        store: an open store; the worker opens connections of its own to the same place.
+        registry: what it can run; job types that are added later are claimed as well.
+        settings: how much, of which queues, and how it proves that it lives.
+        on_settled: called on the loop with the ids of jobs whose settles were answered.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        registry: Registry,
+        settings: WorkerSettings,
+        on_settled: Callable[[Sequence[str]], None] = lambda ids: None,
+    ) -> None:
+        self._registry = registry
+        self._settings = settings
+        self._loop = asyncio.get_running_loop()
+        health = DatabaseHealth(store.dsn)
+        self._links = [Link(store.dsn, store.statements, health, store.revive) for _ in range(3)]
+        claims, settles, listens = self._links
+        self._completer = Completer(settles, self._answered, on_settled)
+        self._executor = Executor(registry, settings, self._completer, self._freed)
+        self._claimer = Claimer(claims, registry, settings, self._executor, self._beat_now)
+        self._listener = Listener(listens, self._claimer.hint, self._claimer.look_now)
+        self._heartbeat = Heartbeat(
+            Pulse(store.dsn, store.statements), settings, lambda: registry.job_types,
+            self._in_loop(self._reborn), self._in_loop(self._rescued),
+        )  # fmt: skip
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._hurried = False
+        self._changed = asyncio.Event()
+
+    @property
+    def worker_id(self) -> str:
+        """The id of this worker, a new one after it had been given up for dead."""
+        return self._heartbeat.worker_id
+
+    async def __aenter__(self) -> Worker:
+        self._registry.resolve()
+        await asyncio.to_thread(self._heartbeat.start)
+        self._claimer.worker_id = self._heartbeat.worker_id
+        self._start("job-poller-main-loop", self._claimer.run)
+        self._start("job-completer", self._completer.run)
+        self._start("job-listener", self._listener.run)
+        log.info("worker %s claims from %s", self.worker_id, ", ".join(self._settings.queues))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.drain()
+
+    async def run_until_signalled(self) -> None:
+        """Work until SIGTERM or SIGINT, then drain. A second signal does not wait for what runs."""
+        stop = asyncio.Event()
+
+        def signalled() -> None:
+            if stop.is_set():
+                self.hurry()
+            stop.set()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, signalled)
+        try:
+            async with self:
+                await stop.wait()
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._loop.remove_signal_handler(number)
+
+    def hurry(self) -> None:
+        """Do not wait for running jobs any longer: cancel them and hand them back."""
+        self._hurried = True
+        self._changed.set()
+
+    async def drain(self) -> None:
+        """Stop claiming, tell the runners, wait the grace, cancel, hand back, settle what is left, sign off.
+
+        An idle worker is gone at once. `def` jobs cannot be cancelled: they are waited for, unless `hurry` is called.
+        """
+        executor = self._executor
+        executor.shutdown.set()
+        self._claimer.stop()
+        await self._stop("job-poller-main-loop", within=_SETTLE_GRACE)
+        self._heartbeat.draining = True
+        executor.release_waiting()
+        if executor.held:
+            log.info("worker %s stops: %d jobs in hand", self.worker_id, len(executor.held))
+            await self._until(lambda: self._hurried, self._settings.shutdown_grace.total_seconds())
+            executor.stop_runs("shutdown")
+            self._name_threads()
+            await self._until(lambda: self._hurried or not executor.in_threads, None)
+            await self._until(lambda: len(executor.in_threads) == len(executor.held), _SETTLE_GRACE)
+        await self._stop("job-listener")
+        await self._stop("job-completer")
+        executor.close()
+        await asyncio.to_thread(self._heartbeat.stop)
+        for link in self._links:
+            await link.drop()
+        log.info("worker %s has stopped", self.worker_id)
+
+    async def _until(self, enough: Callable[[], bool], seconds: float | None) -> None:
+        """Wait until nothing is held any more, or it is enough, or time is up."""
+        try:
+            async with asyncio.timeout(seconds):
+                while self._executor.held and not enough():
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            pass
+
+    def _name_threads(self) -> None:
+        for held in self._executor.in_threads:
+            log.warning(
+                "job %s (%s) runs in a thread, which cannot be stopped: waiting for it",
+                held.job.id, held.job.job_type,
+            )  # fmt: skip
+
+    def _start(self, name: str, run: Callable[[], Coroutine[object, object, None]]) -> None:
+        self._tasks[name] = self._loop.create_task(_for_ever(name, run), name=name)
+
+    async def _stop(self, name: str, within: float = 0.0) -> None:
+        task = self._tasks.pop(name, None)
+        if task is not None:
+            await asyncio.wait({task}, timeout=within)
+            task.cancel()
+            await asyncio.wait({task})
+
+    def _in_loop(self, call: Callable[..., None]) -> Callable[..., None]:
+        def later(*args: object) -> None:
+            try:
+                self._loop.call_soon_threadsafe(call, *args)
+            except RuntimeError:
+                log.debug("the loop of worker %s is closed", self.worker_id)
+
+        return later
+
+    def _answered(self, settlement: Settlement, answer: Answer) -> None:
+        self._executor.answered(settlement, answer)
+        if answer == "landed" and settlement.delay is not None:
+            job = settlement.job
+            self._claimer.expect(Lane(job.queue, job.job_type, job.priority), settlement.delay.total_seconds())
+
+    def _freed(self) -> None:
+        self._claimer.wake()
+        self._changed.set()
+
+    def _beat_now(self) -> None:
+        self._heartbeat.beat_now()
+
+    def _reborn(self, worker_id: str) -> None:
+        self._executor.stop_runs("gone")
+        self._claimer.worker_id = worker_id
+        self._claimer.look_now()
+
+    def _rescued(self) -> None:
+        self._claimer.look_now()
+
+
+async def _for_ever(name: str, run: Callable[[], Coroutine[object, object, None]]) -> None:
+    """Keep a loop of the worker going: an error that it did not expect is logged, and it starts anew."""
+    while True:
+        try:
+            return await run()
+        except Exception:
+            log.exception("%s failed and starts anew", name)
+        await asyncio.sleep(_RESTART_PAUSE)
