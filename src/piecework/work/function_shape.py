@@ -38,7 +38,7 @@ class FunctionShape:
     hints: Mapping[str, object]
     """The resolved annotation of each of them."""
     result: object
-    """The type of the stored result: the return annotation less `Reschedule` and `Fail`; `object` if nothing is left."""
+    """The type of the stored result: the return annotation less `Reschedule` and `Fail`; `object` if none is left."""
 
 
 def check_function(fn: object) -> Callable[..., object]:

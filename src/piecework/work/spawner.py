@@ -1,0 +1,178 @@
+"""Create jobs of one type, or many of any types at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Generic, ParamSpec, cast, overload
+
+import msgspec
+from typing_extensions import TypeVar, Unpack
+
+from piecework.base.errors import InvalidOptions, NotBuiltYet
+from piecework.base.ids import JobId, new_id
+from piecework.model.job import NewJob
+from piecework.work.connections import AsyncConn, SyncConn
+from piecework.work.ending import Read
+from piecework.work.handle import JobHandle, JobHandles
+from piecework.work.placement import Placement, SpawnOptions
+from piecework.work.registry import RegisteredJob
+from piecework.work.service import Service
+
+P = ParamSpec("P")
+R = TypeVar("R", covariant=True, default=None)
+X = TypeVar("X", covariant=True)
+T = TypeVar("T")
+Conn = TypeVar("Conn", covariant=True)
+
+
+class JobSpec(Generic[R]):
+    """A job that is not spawned yet: encoded, checked, with its id. `jobs.spawn_all` spawns it, once."""
+
+    __slots__ = ("id", "new", "read")
+
+    def __init__(self, id: JobId, new: NewJob, read: Read[R]) -> None:
+        self.id = id
+        self.new = new
+        self.read = read
+
+    @property
+    def job_type(self) -> str:
+        """The job type."""
+        return self.new.job_type
+
+    def __repr__(self) -> str:
+        return f"<JobSpec {self.job_type} {self.id}>"
+
+
+class JobSpawner(Generic[P, R]):
+    """Creates jobs of one type. `P` are the parameters of the job, `R` is the type of its result."""
+
+    def __init__(self, service: Service, job: RegisteredJob, placement: Placement) -> None:
+        self._service = service
+        self._job = job
+        self._placement = placement
+
+    @property
+    def job_type(self) -> str:
+        """The name under which its jobs are stored, and by which a worker finds what runs them."""
+        return self._job.job_type
+
+    async def spawn(self, /, *args: P.args, **kwargs: P.kwargs) -> JobHandle[R]:
+        """Create a job with these arguments. When this returns, the job is committed and will run.
+
+        Raises:
+            InvalidConfig: the arguments do not fit the job, or cannot be stored.
+            ConfigTooLarge: they take more bytes than `Jobs(max_config_size=…)`.
+            JobAlreadyExists: a job with the id of `options(id=…)` exists.
+            NotOpen: the `Jobs` is not open.
+            DatabaseError: the database cannot be reached, or refuses.
+        """
+        spec = self.spec(*args, **kwargs)
+        await self._service.run(lambda store: store.spawn((spec.new,)))
+        return JobHandle(self._service, spec.id, spec.read, created=True)
+
+    def spawn_sync(self, /, *args: P.args, **kwargs: P.kwargs) -> JobHandle[R]:
+        """Block as `spawn` waits."""
+        spec = self.spec(*args, **kwargs)
+        self._service.run_sync(lambda store: store.spawn((spec.new,)), "spawn")
+        return JobHandle(self._service, spec.id, spec.read, created=True)
+
+    def spec(self, /, *args: P.args, **kwargs: P.kwargs) -> JobSpec[R]:
+        """Return a job with these arguments for `jobs.spawn_all`; nothing is spawned, no `Jobs` need be open.
+
+        Raises:
+            InvalidConfig, ConfigTooLarge: as `spawn`.
+        """
+        job, placed = self._job, self._placement
+        config = job.encode_config(args, kwargs, self._service.max_config_size)
+        id = new_id() if placed.id is None else placed.id
+        new = NewJob(
+            id=str(id),
+            job_type=job.job_type,
+            config=msgspec.Raw(config),
+            queue=placed.queue,
+            priority=placed.priority,
+            run_at=placed.run_at,
+            delay=placed.delay,
+            tags=placed.tags,
+            chosen=placed.id is not None,
+        )
+        return JobSpec(id, new, self._read)
+
+    @overload
+    def options(self, **options: Unpack[SpawnOptions]) -> JobSpawner[P, R]: ...
+    @overload
+    def options(self, *, conn: T, **options: Unpack[SpawnOptions]) -> JoinedSpawner[P, R, T]: ...
+    def options(self, **options: object) -> object:
+        """Return a spawner whose jobs differ from the settings of the job type by these options.
+
+        May be chained: what a later call names replaces what an earlier one or the settings said.
+
+        Raises:
+            InvalidOptions: an option is unknown, out of range, of the wrong type, or contradicts another.
+            NotBuiltYet: an option that this version does not have: `conn`, `key`, `concurrency_key`.
+        """
+        if "conn" in options:
+            raise NotBuiltYet("options(conn=…) is not built yet: this version of piecework spawns in a transaction of "
+                              "its own, so spawn after yours has committed")
+        placement = self._placement.overlaid(cast("SpawnOptions", options))
+        return JobSpawner[P, R](self._service, self._job, placement)
+
+    def handle(self, id: JobId) -> JobHandle[R]:
+        """Return a typed handle of a job of this type that was spawned elsewhere. Nothing is looked up."""
+        return JobHandle(self._service, id, self._read, created=False)
+
+    def _read(self, stored: msgspec.Raw) -> R:
+        return cast("R", self._job.decode_result(stored))
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.job_type}>"
+
+
+class JoinedSpawner(Generic[P, X, Conn]):
+    """Creates jobs in the transaction that is open on a connection of the caller's. Not built yet."""
+
+    async def spawn(self: JoinedSpawner[P, X, AsyncConn], /, *args: P.args, **kwargs: P.kwargs) -> JobHandle[X]:
+        """Raise `NotBuiltYet`."""
+        raise NotBuiltYet("options(conn=…) is not built yet")
+
+    def spawn_sync(self: JoinedSpawner[P, X, SyncConn], /, *args: P.args, **kwargs: P.kwargs) -> JobHandle[X]:
+        """Raise `NotBuiltYet`."""
+        raise NotBuiltYet("options(conn=…) is not built yet")
+
+
+async def spawn_all(service: Service, specs: Iterable[JobSpec[T]], conn: object) -> JobHandles[T]:
+    """Spawn all or none, in one round trip; `Jobs.spawn_all` says what is raised."""
+    batch = _batch(specs, conn)
+    await service.run(lambda store: store.spawn([spec.new for spec in batch]))
+    return JobHandles(service, [(spec.id, spec.read) for spec in batch])
+
+
+def spawn_all_sync(service: Service, specs: Iterable[JobSpec[T]], conn: object) -> JobHandles[T]:
+    """Block as `spawn_all` waits."""
+    batch = _batch(specs, conn)
+    service.run_sync(lambda store: store.spawn([spec.new for spec in batch]), "spawn_all")
+    return JobHandles(service, [(spec.id, spec.read) for spec in batch])
+
+
+def _batch(specs: Iterable[JobSpec[T]], conn: object) -> list[JobSpec[T]]:
+    if conn is not None:
+        raise NotBuiltYet("spawn_all(conn=…) is not built yet: this version of piecework spawns in a transaction of "
+                          "its own, so spawn after yours has committed")
+    batch = list(specs)
+    if not batch:
+        raise InvalidOptions("spawn_all got no specs, so there is nothing to spawn: if that can happen, ask for it "
+                             "before the call, as in `if specs:`")
+    for position, spec in enumerate(batch):
+        _check_spec(spec, position)
+    if len({spec.id for spec in batch}) < len(batch):
+        raise InvalidOptions("spawn_all got a spec twice, or two with the same id: a spec is one job, so call "
+                             ".spec(…) once per job")
+    return batch
+
+
+def _check_spec(spec: object, position: int) -> None:
+    if not isinstance(spec, JobSpec):
+        hint = ": write .spec(…) behind it" if isinstance(spec, JobSpawner) else ""
+        raise InvalidOptions(f"spawn_all takes specs, as send_email.spec(…) makes them; number {position} is "
+                             f"{spec!r}{hint}")
