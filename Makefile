@@ -14,7 +14,8 @@ demo: .venv/quickstart.stamp
 	@.venv/bin/piecework demo $(ARGS)
 
 test: check
-	@bin=$$(tools/postgresql15.sh) && PIECEWORK_TEST_POSTGRESQL15=$$bin $(PYTEST) -n $(WORKERS) --dist worksteal $(ARGS)
+	@tools/postgresql15.sh >/dev/null
+	@$(PYTEST) -n $(WORKERS) --dist worksteal $(ARGS)
 
 check: .venv/dev.stamp
 	.venv/bin/ruff check
@@ -23,7 +24,8 @@ check: .venv/dev.stamp
 	.venv/bin/mypy
 
 soak: .venv/dev.stamp
-	@bin=$$(tools/postgresql15.sh) && PIECEWORK_TEST_POSTGRESQL15=$$bin $(PYTEST) -m soak $(ARGS)
+	@tools/postgresql15.sh >/dev/null
+	@$(PYTEST) -m soak $(ARGS)
 
 bench: .venv/dev.stamp
 	@.venv/bin/python -m bench $(ARGS)
