@@ -1,0 +1,95 @@
+"""piecework: an async, distributed job runner for Python, backed by PostgreSQL."""
+
+from __future__ import annotations
+
+from piecework.base.errors import AlreadyOpen as AlreadyOpen
+from piecework.base.errors import ConfigTooLarge as ConfigTooLarge
+from piecework.base.errors import ConfigurationError as ConfigurationError
+from piecework.base.errors import DatabaseError as DatabaseError
+from piecework.base.errors import DatabaseUnreachable as DatabaseUnreachable
+from piecework.base.errors import EmbeddedError as EmbeddedError
+from piecework.base.errors import InvalidConfig as InvalidConfig
+from piecework.base.errors import InvalidOptions as InvalidOptions
+from piecework.base.errors import JobAlreadyExists as JobAlreadyExists
+from piecework.base.errors import JobCancelled as JobCancelled
+from piecework.base.errors import JobError as JobError
+from piecework.base.errors import JobErrored as JobErrored
+from piecework.base.errors import JobNotFinished as JobNotFinished
+from piecework.base.errors import JobNotFound as JobNotFound
+from piecework.base.errors import MigrationsNeeded as MigrationsNeeded
+from piecework.base.errors import NotBuiltYet as NotBuiltYet
+from piecework.base.errors import NotOpen as NotOpen
+from piecework.base.errors import PermissionDenied as PermissionDenied
+from piecework.base.errors import PieceworkError as PieceworkError
+from piecework.base.errors import RegistrationError as RegistrationError
+from piecework.base.errors import SchemaTooNew as SchemaTooNew
+from piecework.base.errors import SpawnError as SpawnError
+from piecework.base.errors import UndecodableConfig as UndecodableConfig
+from piecework.base.errors import UndecodableResult as UndecodableResult
+from piecework.base.ids import JobId as JobId
+from piecework.base.ids import new_id as new_id
+from piecework.jobs import Jobs as Jobs
+from piecework.model.completion import Fail as Fail
+from piecework.model.completion import Reschedule as Reschedule
+from piecework.model.error_info import ErrorInfo as ErrorInfo
+from piecework.model.retry import RetrySettings as RetrySettings
+from piecework.model.settings import LivenessSettings as LivenessSettings
+from piecework.model.settings import WorkerSettings as WorkerSettings
+from piecework.model.snapshot import JobOutcome as JobOutcome
+from piecework.model.snapshot import JobSnapshot as JobSnapshot
+from piecework.model.snapshot import JobStatus as JobStatus
+from piecework.work.current_job import CurrentJob as CurrentJob
+from piecework.work.function import JobFunction as JobFunction
+from piecework.work.handle import JobHandle as JobHandle
+from piecework.work.handle import JobHandles as JobHandles
+from piecework.work.job_settings import JobSettings as JobSettings
+from piecework.work.placement import SpawnOptions as SpawnOptions
+from piecework.work.spawner import JobSpawner as JobSpawner
+from piecework.work.spawner import JobSpec as JobSpec
+
+__all__ = [
+    "AlreadyOpen",
+    "ConfigTooLarge",
+    "ConfigurationError",
+    "CurrentJob",
+    "DatabaseError",
+    "DatabaseUnreachable",
+    "EmbeddedError",
+    "ErrorInfo",
+    "Fail",
+    "InvalidConfig",
+    "InvalidOptions",
+    "JobAlreadyExists",
+    "JobCancelled",
+    "JobError",
+    "JobErrored",
+    "JobFunction",
+    "JobHandle",
+    "JobHandles",
+    "JobId",
+    "JobNotFinished",
+    "JobNotFound",
+    "JobOutcome",
+    "JobSettings",
+    "JobSnapshot",
+    "JobSpawner",
+    "JobSpec",
+    "JobStatus",
+    "Jobs",
+    "LivenessSettings",
+    "MigrationsNeeded",
+    "NotBuiltYet",
+    "NotOpen",
+    "PermissionDenied",
+    "PieceworkError",
+    "RegistrationError",
+    "Reschedule",
+    "RetrySettings",
+    "SchemaTooNew",
+    "SpawnError",
+    "SpawnOptions",
+    "UndecodableConfig",
+    "UndecodableResult",
+    "WorkerSettings",
+    "new_id",
+]

@@ -5,6 +5,7 @@ PieceworkError
 │   └── NotBuiltYet               a documented option that this version does not have
 ├── RegistrationError             a job function that cannot be a job, or a job type registered twice
 ├── NotOpen                       a Jobs was used before `async with jobs:` or `with jobs:`
+├── AlreadyOpen                   a Jobs was opened a second time while it was open
 ├── SpawnError                    nothing was spawned
 │   ├── InvalidConfig             the arguments do not fit the job, or cannot be serialized (a TypeError)
 │   ├── ConfigTooLarge            the encoded config is over the size limit (a ValueError)
@@ -14,7 +15,8 @@ PieceworkError
 │   ├── JobErrored
 │   ├── JobCancelled
 │   ├── JobNotFinished            the wait timed out (a TimeoutError)
-│   └── JobNotFound
+│   ├── JobNotFound
+│   └── UndecodableResult         a stored result is not of the type that the job function declares today
 ├── UndecodableConfig             a stored config does not fit the job's parameters of today
 ├── DatabaseError
 │   ├── DatabaseUnreachable
@@ -45,6 +47,10 @@ class RegistrationError(PieceworkError):
 
 class NotOpen(PieceworkError, RuntimeError):
     """A Jobs was used before it was opened, or after it was closed."""
+
+
+class AlreadyOpen(PieceworkError, RuntimeError):
+    """A Jobs was opened a second time while it was open."""
 
 
 class SpawnError(PieceworkError):
@@ -85,6 +91,10 @@ class JobNotFinished(JobError, TimeoutError):
 
 class JobNotFound(JobError, LookupError):
     """No job with this id exists in this schema, live or in the kept history."""
+
+
+class UndecodableResult(JobError):
+    """A stored result is not of the type that the job function declares today."""
 
 
 class UndecodableConfig(PieceworkError):

@@ -51,7 +51,12 @@ class Database:
             server = await _lease()
             dsn = server.dsn
         try:
-            store = Store(dsn, schema=settings.schema, max_connections=settings.max_connections)
+            store = Store(
+                dsn,
+                schema=settings.schema,
+                max_connections=settings.max_connections,
+                revive=None if server is None else server.ensure,
+            )
             await store.open(migrate=settings.migrate)
         except BaseException:
             if server is not None:

@@ -1,0 +1,250 @@
+"""The service: it builds the house and opens its doors, and holds no logic of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping
+from contextlib import asynccontextmanager
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Concatenate, Never, ParamSpec, Self, TypeVar, cast, overload
+
+from typing_extensions import Unpack
+
+from piecework.base.errors import AlreadyOpen, ConfigurationError, NotBuiltYet
+from piecework.base.ids import JobId
+from piecework.model.settings import WorkerSettings
+from piecework.model.snapshot import JobSnapshot
+from piecework.work import spawner
+from piecework.work.connections import AsyncConn, SyncConn
+from piecework.work.current_job import CurrentJob
+from piecework.work.database import Database, DatabaseSettings
+from piecework.work.ending import read_plain
+from piecework.work.function import Async, AsyncWithJob, JobDecorator, JobFunction, Plain, PlainWithJob, register
+from piecework.work.handle import JobHandle, JobHandles
+from piecework.work.job_settings import JobSettings
+from piecework.work.own_loop import OwnLoop
+from piecework.work.service import Service
+from piecework.work.spawner import JobSpec
+
+if TYPE_CHECKING:
+    from piecework.engine.worker import Worker
+
+P = ParamSpec("P")
+X = TypeVar("X", covariant=True)
+V = TypeVar("V", covariant=True)
+T = TypeVar("T")
+
+_DEFAULT_WORKER = WorkerSettings()
+
+
+class Jobs:
+    """The jobs of one PostgreSQL schema: defines job types, spawns and finds jobs, and runs workers.
+
+    Making one does no I/O. `async with jobs:` opens it on the running event loop; `with jobs:` opens it on an event
+    loop in a thread of its own, for programs without asyncio. While it is open, it can be used from every thread and
+    loop of the process. Opening it again while it is open raises `AlreadyOpen`: open it once, around everything that
+    uses it. After it was closed it can be opened again.
+
+    Args:
+        dsn: any libpq connection string. Without it the environment's PIECEWORK_DATABASE_URL counts, and without that
+            an embedded PostgreSQL is started, in `.piecework/` of the working directory.
+        schema: the schema that holds everything of piecework. Two schemas do not see each other.
+        migrate: whether opening brings the schema up to date; else it only checks it.
+        max_config_size: the most bytes that the encoded config of a job may take.
+        max_connections: the most connections that spawning and looking may use at once; opened when needed. A worker
+            has its own.
+
+    Raises:
+        ConfigurationError: an argument is wrong.
+    """
+
+    def __init__(
+        self,
+        dsn: str | None = None,
+        *,
+        schema: str = "piecework",
+        migrate: bool = True,
+        max_config_size: int = 1_048_576,
+        max_connections: int = 4,
+    ) -> None:
+        if type(max_config_size) is not int or max_config_size < 1:
+            raise ConfigurationError(f"Jobs(max_config_size={max_config_size!r}) takes a number of bytes, 1 or more")
+        self._settings = DatabaseSettings(dsn=dsn, schema=schema, migrate=migrate, max_connections=max_connections)
+        self._service = Service(max_config_size=max_config_size)
+        self._database: Database | None = None
+        self._own_loop: OwnLoop | None = None
+        self._in_use = threading.Lock()
+
+    async def __aenter__(self) -> Self:
+        await self._open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._close()
+
+    def __enter__(self) -> Self:
+        own_loop = OwnLoop()
+        try:
+            own_loop.run(self._open())
+        except BaseException:
+            own_loop.stop()
+            raise
+        self._own_loop = own_loop
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        own_loop, self._own_loop = self._own_loop, None
+        assert own_loop is not None, "left without having been entered"
+        try:
+            own_loop.run(self._close())
+        finally:
+            own_loop.stop()
+
+    async def _open(self) -> None:
+        if not self._in_use.acquire(blocking=False):
+            raise AlreadyOpen("this Jobs is open already: open it once, around everything that uses it")
+        try:
+            self._database = await Database.open(self._settings)
+        except BaseException:
+            self._in_use.release()
+            raise
+        self._service.open(self._database.store)
+
+    async def _close(self) -> None:
+        database, self._database = self._database, None
+        assert database is not None, "left without having been entered"
+        self._service.close()
+        try:
+            await database.close()
+        finally:
+            self._in_use.release()
+
+    @overload
+    def job(
+        self, fn: AsyncWithJob[P, X, V], /
+    ) -> JobFunction[P, V, Concatenate[CurrentJob, P], Coroutine[object, Never, X]]: ...
+    @overload
+    def job(self, fn: Async[P, X, V], /) -> JobFunction[P, V, P, Coroutine[object, Never, X]]: ...
+    @overload
+    def job(self, fn: PlainWithJob[P, X, V], /) -> JobFunction[P, V, Concatenate[CurrentJob, P], X]: ...
+    @overload
+    def job(self, fn: Plain[P, X, V], /) -> JobFunction[P, V, P, X]: ...
+    @overload
+    def job(self, job_type: str = ..., /, **settings: Unpack[JobSettings]) -> JobDecorator: ...
+    def job(self, fn: Callable[..., object] | str = "", /, **settings: object) -> object:
+        """Make a function a job type: `@jobs.job`, `@jobs.job("job-type")` or `@jobs.job(queue="mail")`.
+
+        The job type is the function's name unless another is given. The function's parameters, less a leading
+        `job: CurrentJob`, are what `spawn` takes; they are stored as JSON by their names. What it returns is the
+        result; it may return (or raise) `Reschedule` and `Fail` besides. An `async def` runs on the event loop of the
+        worker, a `def` in a thread. It stays the function when it is called.
+
+        Raises:
+            RegistrationError: the function cannot be a job, a setting is wrong, or the job type is taken.
+            NotBuiltYet: a setting that this version does not have.
+        """
+        given = cast("JobSettings", settings)
+        if not isinstance(fn, str):
+            return register(self._service, fn, "", given, _scope(inspect.currentframe()))
+
+        def decorate(decorated: object) -> object:
+            return register(self._service, decorated, fn, given, _scope(inspect.currentframe()))
+
+        return decorate
+
+    def resident(self, *args: object, **settings: object) -> Never:
+        """Raise `NotBuiltYet`: resident jobs are not built yet."""
+        raise NotBuiltYet("@jobs.resident is not built yet: write a @jobs.job that returns Reschedule")
+
+    def batched(self, *args: object, **settings: object) -> Never:
+        """Raise `NotBuiltYet`: batched jobs are not built yet."""
+        raise NotBuiltYet("@jobs.batched is not built yet: write a @jobs.job that takes one item")
+
+    def add(self, runner: object, /) -> Never:
+        """Raise `NotBuiltYet`: runners written as classes are not built yet."""
+        raise NotBuiltYet(f"jobs.add({runner!r}): runners as classes are not built yet: write a @jobs.job function")
+
+    async def spawn_all(self, specs: Iterable[JobSpec[T]], /, *, conn: AsyncConn | None = None) -> JobHandles[T]:
+        """Create many jobs, of any types, in one round trip: all of them or none.
+
+        Args:
+            specs: as `send_email.spec(…)` makes them; at least one. A spec is one job: each can be spawned once.
+            conn: not built yet.
+
+        Raises:
+            InvalidOptions: `specs` is empty, holds something else, or two of the same id.
+            JobAlreadyExists: a job with one of the ids exists.
+            NotBuiltYet: `conn` was given.
+            NotOpen: this Jobs is not open.
+            DatabaseError: the database cannot be reached, or refuses.
+        """
+        return await spawner.spawn_all(self._service, specs, conn)
+
+    def spawn_all_sync(self, specs: Iterable[JobSpec[T]], /, *, conn: SyncConn | None = None) -> JobHandles[T]:
+        """Block as `spawn_all` waits."""
+        return spawner.spawn_all_sync(self._service, specs, conn)
+
+    def handle(self, id: JobId, /) -> JobHandle[object]:
+        """Return a handle of the job of this id. Nothing is looked up; its result is read as plain JSON values.
+
+        `send_email.handle(id)` gives a handle with the type of the result.
+        """
+        return JobHandle(self._service, id, read_plain, created=False)
+
+    async def find(self, id: JobId, /) -> JobSnapshot | None:
+        """Return the job of this id as it is now, live or finished; None if there is none."""
+        return (await self._service.run(lambda store: store.load([id])))[0]
+
+    def find_sync(self, id: JobId, /) -> JobSnapshot | None:
+        """Block as `find` waits."""
+        return self._service.run_sync(lambda store: store.load([id]), "find")[0]
+
+    @asynccontextmanager
+    async def worker(self, settings: WorkerSettings = _DEFAULT_WORKER, /) -> AsyncGenerator[None]:
+        """Run a worker in this process, `async with jobs, jobs.worker():`; leaving drains it.
+
+        Raises:
+            RegistrationError: a job function's annotations cannot be resolved.
+            NotOpen: this Jobs is not open.
+        """
+        async with self._make_worker(settings):
+            yield
+
+    def run_worker(self, settings: WorkerSettings = _DEFAULT_WORKER, /) -> None:
+        """Open this Jobs, run a worker until SIGTERM or SIGINT, drain it, and close again. Blocks.
+
+        Called from the main thread, without a running event loop.
+
+        Raises:
+            RegistrationError: a job function's annotations cannot be resolved.
+            AlreadyOpen: this Jobs is open.
+        """
+
+        async def work() -> None:
+            async with self:
+                await self._make_worker(settings).run_until_signalled()
+
+        asyncio.run(work())
+
+    def _make_worker(self, settings: WorkerSettings) -> Worker:
+        # The one lazy import of the house: a process that only spawns and reads loads no engine.
+        from piecework.engine.worker import Worker
+
+        if not self._service.on_owning_loop:
+            raise ConfigurationError("jobs.worker() runs on the event loop that opened the Jobs: open it by "
+                                     "`async with jobs, jobs.worker():`, not by `with jobs:` or on another loop")
+        return Worker(self._service.store, self._service.registry, settings, self._service.waiters.hint)
+
+
+def _scope(frame: FrameType | None) -> Mapping[str, object] | None:
+    """Return the names of the scope that called the function of this frame; None if that is a module."""
+    caller = None if frame is None else frame.f_back
+    if caller is None or caller.f_locals is caller.f_globals:
+        return None
+    return dict(caller.f_locals)
