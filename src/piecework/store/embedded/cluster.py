@@ -68,8 +68,8 @@ class Cluster:
     """The data folder in `root`, the programs for it and the user it belongs to."""
 
     def __init__(self, root: Path, folder: Path, programs: Path, account: Account | None) -> None:
-        self.root = root
-        self.data = root / "data"
+        self.root = root.resolve()  # as the kernel names the working directory of the server's processes
+        self.data = self.root / "data"
         self.socket = folder
         self.programs = programs
         self._account = account
@@ -122,7 +122,12 @@ class Cluster:
         lock = self._take()
         try:
             if not self._processes():
-                (self.data / "postmaster.pid").unlink(missing_ok=True)
+                for stale in (
+                    self.data / "postmaster.pid",
+                    self.socket / SOCKET_NAME,
+                    self.socket / f"{SOCKET_NAME}.lock",
+                ):
+                    stale.unlink(missing_ok=True)
             quoted = str(self.socket).replace('"', '""')
             settings = {**SETTINGS, "unix_socket_directories": f'"{quoted}"'}
             command = [str(self.programs / "postgres"), "-D", str(self.data)]

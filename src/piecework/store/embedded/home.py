@@ -28,6 +28,7 @@ GITIGNORE = "# Made by piecework: the files of an embedded PostgreSQL server, ne
 class Pointer(NamedTuple):
     """What the supervisor tells its clients. `postmaster` is set only while that process serves."""
 
+    supervisor: int
     data: Path
     socket: Path
     programs: Path
@@ -92,7 +93,8 @@ class Home:
         """The pointer, or None where no server was ever started, or the file is damaged."""
         try:
             fields = json.loads(self.pointer_file.read_text())
-            return Pointer(Path(fields["data"]), Path(fields["socket"]), Path(fields["programs"]), fields["postmaster"])
+            data, socket, programs = (Path(fields[name]) for name in ("data", "socket", "programs"))
+            return Pointer(fields["supervisor"], data, socket, programs, fields["postmaster"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
@@ -131,11 +133,11 @@ def user_name(uid: int) -> str:
 
 def data_parent() -> Path:
     """Where the data of root's servers lies: PIECEWORK_DATA_ROOT, else /var/lib/piecework."""
-    return Path(os.environ.get("PIECEWORK_DATA_ROOT") or "/var/lib/piecework")
+    return Path(os.environ.get("PIECEWORK_DATA_ROOT") or "/var/lib/piecework").absolute()
 
 
-def data_root(home: Home) -> Path:
-    """The folder of the home's data: the home itself, or for root one of its own under `data_parent()`.
+def data_root(home: Home, parent: Path) -> Path:
+    """The folder of the home's data: the home itself, or for root one of its own in the folder `parent`.
 
     Root's folder is the one that the pointer names, unless that belongs to another home (the home was copied) or is
     gone; so a home that was deleted starts anew, and one that was moved keeps its data.
@@ -145,7 +147,6 @@ def data_root(home: Home) -> Path:
     pointer = home.read_pointer()
     if pointer is not None and _claim(pointer.data.parent, home):
         return pointer.data.parent
-    parent = data_parent()
     if not parent.exists():
         parent.mkdir(parents=True, exist_ok=True)
         parent.chmod(0o755)
@@ -156,15 +157,23 @@ def data_root(home: Home) -> Path:
     return root
 
 
-def _claim(root: Path, home: Home) -> bool:
+def owns(home: Home, root: Path) -> bool:
+    """Whether the data folder is that of the home: the home itself, or root's folder that names this home."""
     try:
-        owner = Path((root / "home").read_text())
+        return root == home.path or Path((root / "home").read_text()) == home.path
     except OSError:
         return False
-    if owner != home.path:
-        if owner.exists():
+
+
+def _claim(root: Path, home: Home) -> bool:
+    """Whether the folder is the home's, taking it over from a home that is no longer there."""
+    if not owns(home, root):
+        try:
+            if Path((root / "home").read_text()).exists():
+                return False
+            (root / "home").write_text(str(home.path))
+        except OSError:
             return False
-        (root / "home").write_text(str(home.path))
     return True
 
 

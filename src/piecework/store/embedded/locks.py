@@ -31,9 +31,22 @@ def try_lock(descriptor: int, *, shared: bool) -> bool:
     return True
 
 
+def wait_for_lock(descriptor: int) -> None:
+    """Takes the lock exclusively, however long that takes."""
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+
+
 def unlock(descriptor: int) -> None:
     """Gives the lock back, also for every process that shares the open file."""
     fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
+def is_current(descriptor: int, path: Path) -> bool:
+    """Whether the open lock file still is the one at the path: the folder may have been deleted, and made anew."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def is_held(path: Path) -> bool:

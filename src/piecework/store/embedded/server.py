@@ -7,6 +7,7 @@ import select
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -16,8 +17,8 @@ from urllib.parse import quote
 from piecework.base.errors import EmbeddedError
 from piecework.store.embedded import binaries
 from piecework.store.embedded.cluster import is_ready
-from piecework.store.embedded.home import DATABASE, PORT, SUPERUSER, Home
-from piecework.store.embedded.locks import is_held, open_lock, try_lock, unlock
+from piecework.store.embedded.home import DATABASE, PORT, SUPERUSER, Home, data_parent, owns
+from piecework.store.embedded.locks import is_current, is_held, open_lock, try_lock, unlock
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 DEFAULT_GRACE = timedelta(seconds=5)
 DEFAULT_TIMEOUT = timedelta(seconds=60)
 PAUSE = 0.01  # seconds between two looks at a server that another process starts
-PASSED_ON = ("PATH", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PIECEWORK_DATA_ROOT")
+PASSED_ON = ("PATH", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 
 
 def acquire(
@@ -39,23 +40,18 @@ def acquire(
 
     `home` is the folder that names the server (default: PIECEWORK_HOME, else `.piecework` in the working directory),
     `bin_dir` the folder of PostgreSQL's programs (default: PIECEWORK_POSTGRES_BIN, else found), `grace` how long the
-    server outlives the last lease (default 5 s); the last two count only where this call starts the server.
+    server outlives its last lease (default 5 s); these two count only where this call starts the server.
 
     When it returns, the DSN accepts connections. The lease lasts until `close`, or until this process has ended, in
     whatever way. Raises EmbeddedError if no server is ready within `timeout`, and at once if none can be.
     """
     if sys.platform == "win32":
         raise EmbeddedError(
-            "the embedded PostgreSQL does not run on Windows yet: give a database URL (PIECEWORK_DATABASE_URL)"
+            "the embedded PostgreSQL does not run on Windows: give a database URL (PIECEWORK_DATABASE_URL)"
         )
-    keep = DEFAULT_GRACE if grace is None else grace
-    if keep < timedelta(0):
-        raise EmbeddedError(f"grace is how long the server outlives its last client, and cannot be negative: {keep}")
-    deadline = time.monotonic() + timeout.total_seconds()
-    place = Home.make(home)
-    server = EmbeddedServer(place, _take_lease(place, deadline), bin_dir, keep)
+    server = EmbeddedServer(Home.make(home), bin_dir, DEFAULT_GRACE if grace is None else grace)
     try:
-        server.ensure(timeout=timedelta(seconds=deadline - time.monotonic()))
+        server.ensure(timeout=timeout)
     except BaseException:
         server.close()
         raise
@@ -63,18 +59,22 @@ def acquire(
 
 
 class EmbeddedServer:
-    """A lease on an embedded server. Made by `acquire`; safe to use from any thread."""
+    """A lease on an embedded server. Made by `acquire`; `ensure` and `close` may be called from any thread."""
 
     dsn: str
     """A libpq URL over the unix socket: database `piecework`, superuser `postgres`."""
 
-    def __init__(self, home: Home, lease: int, bin_dir: Path | None, grace: timedelta) -> None:
+    def __init__(self, home: Home, bin_dir: Path | None, grace: timedelta) -> None:
+        if grace < timedelta(0):
+            raise EmbeddedError(f"grace is how long the server outlives its last lease, so not negative: {grace}")
         self.home = home.path
         self._home = home
-        self._lease: int | None = lease
-        self._owner = os.getpid()
         self._bin_dir = bin_dir
         self._grace = grace
+        self._guard = threading.Lock()
+        self._closed = False
+        self._lease: int | None = None
+        self._owner = os.getpid()
 
     def ensure(self, *, timeout: timedelta = DEFAULT_TIMEOUT) -> None:
         """Returns when the server accepts connections, starting it if it is down: call it after a lost connection.
@@ -82,27 +82,28 @@ class EmbeddedServer:
         Costs about a millisecond if the server is up. `dsn` stays as it was, unless the folder of the socket had to
         move. Raises EmbeddedError if no server is ready within `timeout`, and at once if none can be.
         """
-        if self._lease is None:
-            raise EmbeddedError("this lease on the embedded PostgreSQL was given back: call acquire() again")
         deadline = time.monotonic() + timeout.total_seconds()
-        while (dsn := _ready_dsn(self._home)) is None:
-            self._launch(deadline)
-            if time.monotonic() > deadline:
-                raise EmbeddedError(
-                    f"the embedded PostgreSQL in {self.home} was not ready within {timeout.total_seconds():.1f} s; it "
-                    f"may still be recovering. The end of {self._home.log}:{self._home.log_tail()}"
-                )
-            time.sleep(PAUSE)
+        try:
+            while not self._take_lease() or (dsn := _ready_dsn(self._home)) is None:
+                self._launch(deadline)
+                if time.monotonic() > deadline:
+                    raise EmbeddedError(
+                        f"the embedded PostgreSQL in {self.home} was not ready within {timeout.total_seconds():.1f} s; "
+                        f"it may still be recovering. The end of {self._home.log}:{self._home.log_tail()}"
+                    )
+                time.sleep(PAUSE)
+        except OSError as error:
+            raise EmbeddedError(
+                f"the folder {self.home} of the embedded PostgreSQL cannot be used ({error}): set PIECEWORK_HOME to a "
+                "folder on a local disk that this user may write, or give a database URL"
+            ) from error
         self.dsn = dsn
 
     def close(self) -> None:
         """Gives the lease back. The server stops a grace after the last one. Calling it again does nothing."""
-        lease, self._lease = self._lease, None
-        if lease is None:
-            return
-        if self._owner == os.getpid():  # a fork shares the lease, and must not take it from its parent
-            unlock(lease)
-        os.close(lease)
+        with self._guard:
+            self._closed = True
+            self._drop_lease()
 
     def __enter__(self) -> EmbeddedServer:
         return self
@@ -111,6 +112,30 @@ class EmbeddedServer:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+    def _take_lease(self) -> bool:
+        """Takes the lease unless it is held; False while the supervisor stops the server and lets nobody in."""
+        with self._guard:
+            if self._closed:
+                raise EmbeddedError("this lease on the embedded PostgreSQL was given back: call acquire() again")
+            if self._lease is not None and is_current(self._lease, self._home.lease_lock):
+                return True
+            self._drop_lease()
+            self._home = Home.make(self.home)  # deleted in the meantime, perhaps
+            lease = open_lock(self._home.lease_lock)
+            if try_lock(lease, shared=True) and is_current(lease, self._home.lease_lock):
+                self._lease = lease
+            else:
+                os.close(lease)
+            return self._lease is not None
+
+    def _drop_lease(self) -> None:
+        lease, self._lease = self._lease, None
+        if lease is None:
+            return
+        if self._owner == os.getpid():  # a fork shares the lease, and must not take it from its parent
+            unlock(lease)
+        os.close(lease)
 
     def _launch(self, deadline: float) -> None:
         """Starts a supervisor if there is none, and nobody else is at it. Returns when it is ready or has given up."""
@@ -133,30 +158,12 @@ def remove(home: Path, *, timeout: timedelta = DEFAULT_TIMEOUT) -> None:
     deadline = time.monotonic() + timeout.total_seconds()
     while is_held(place.supervisor_lock):
         if time.monotonic() > deadline:
-            raise EmbeddedError(f"the embedded PostgreSQL in {home} still runs: close whatever uses it")
+            raise EmbeddedError(f"the embedded PostgreSQL in {home} still runs: close whatever uses it, then try again")
         time.sleep(PAUSE)
     pointer = place.read_pointer()
-    if pointer is not None:
+    if pointer is not None and owns(place, pointer.data.parent):
         shutil.rmtree(pointer.data.parent, ignore_errors=True)
     shutil.rmtree(place.path, ignore_errors=True)
-
-
-def _take_lease(home: Home, deadline: float) -> int:
-    """A lease; waits while the supervisor stops the server, during which it lets nobody in."""
-    while True:
-        lease = open_lock(home.lease_lock)
-        try:
-            if try_lock(lease, shared=True) and os.path.samestat(os.fstat(lease), home.lease_lock.stat()):
-                return lease
-        except FileNotFoundError:
-            home.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except BaseException:
-            os.close(lease)
-            raise
-        os.close(lease)
-        if time.monotonic() > deadline:
-            raise EmbeddedError(f"the embedded PostgreSQL in {home.path} does not finish stopping: see {home.log}")
-        time.sleep(PAUSE)
 
 
 def _ready_dsn(home: Home) -> str | None:
@@ -176,23 +183,23 @@ def _start_supervisor(home: Home, programs: Path, grace: timedelta, deadline: fl
         with open(home.log, "ab", opener=_private) as log:
             command = [sys.executable, "-I", "-S", str(Path(__file__).with_name("__main__.py"))]
             starter = subprocess.run(
-                [*command, str(home.path), str(programs), str(grace.total_seconds()), str(writing)],
+                [*command, home.path, programs, data_parent(), str(grace.total_seconds()), str(writing)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 pass_fds=(writing,),
                 start_new_session=True,
                 cwd="/",
-                env={name: os.environ[name] for name in PASSED_ON if name in os.environ} | {"LC_ALL": "C"},
+                env={name: os.environ[name] for name in PASSED_ON if name in os.environ} | {"LC_ALL": "C", "TZ": "UTC"},
                 check=False,
             )
-        os.close(writing)
-        writing = -1
-        failure = _read_report(reading, deadline)
-    finally:
+    except OSError:
         os.close(reading)
-        if writing >= 0:
-            os.close(writing)
+        raise
+    finally:
+        os.close(writing)
+    with open(reading, "rb", buffering=0) as report:
+        failure = _read_until(report.fileno(), deadline)
     if starter.returncode != 0:
         raise EmbeddedError(
             f"{sys.executable} cannot start the supervisor of the embedded PostgreSQL:{home.log_tail()}"
@@ -205,8 +212,8 @@ def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def _read_report(reading: int, deadline: float) -> str:
-    """What the supervisor reports, empty when it is ready, died, or the deadline came first."""
+def _read_until(reading: int, deadline: float) -> str:
+    """What the supervisor reports: nothing if it is ready, or died, or the deadline came first."""
     poll = select.poll()
     poll.register(reading, select.POLLIN)
     report = b""

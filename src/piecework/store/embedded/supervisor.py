@@ -23,12 +23,11 @@ from piecework.store.embedded.cluster import Cluster, is_ready
 from piecework.store.embedded.home import (
     Home,
     Pointer,
-    data_parent,
     data_root,
     server_account,
     socket_folder,
 )
-from piecework.store.embedded.locks import open_lock, try_lock, unlock
+from piecework.store.embedded.locks import is_current, open_lock, try_lock, unlock
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,11 +41,11 @@ STOPPING = ((signal.SIGINT, 30.0), (signal.SIGQUIT, 10.0), (signal.SIGKILL, 10.0
 
 def main(arguments: Sequence[str]) -> None:
     """Detaches from the caller and supervises. What goes wrong before the server is ready is written to REPORT."""
-    home, programs, grace, report = arguments
+    home, programs, parent, grace, report = arguments
     if os.fork():
         os._exit(0)
     os.umask(0o077)
-    supervisor = Supervisor(Home(Path(home)), Path(programs), float(grace), int(report))
+    supervisor = Supervisor(Home(Path(home)), Path(programs), Path(parent), float(grace), int(report))
     try:
         supervisor.run()
     except EmbeddedError as error:
@@ -59,16 +58,17 @@ def main(arguments: Sequence[str]) -> None:
 class Supervisor:
     """One life of the server, from the lock to the last lease."""
 
-    def __init__(self, home: Home, programs: Path, grace: float, report: int) -> None:
+    def __init__(self, home: Home, programs: Path, parent: Path, grace: float, report: int) -> None:
         self._home = home
         self._programs = programs
+        self._parent = parent
         self._grace = grace
         self._report = report
         self._lease = open_lock(home.lease_lock)
         self._idle_since: float | None = None
         self._stopping = False
         self._cluster: Cluster
-        self._postgres: subprocess.Popen[bytes]
+        self._postgres: subprocess.Popen[bytes] | None = None
 
     def run(self) -> None:
         """Serves until nobody holds a lease for the grace, or a signal ends it. Raises EmbeddedError if it cannot."""
@@ -77,18 +77,23 @@ class Supervisor:
         wake = self._catch_signals()
         self._keep_log_small()
         fresh = self._prepare()
-        self._start()
-        self.report("")
-        if fresh:
-            self._cluster.sync()
+        try:
+            postgres = self._start()
+            self.report("")
+            if fresh:
+                self._cluster.sync()
+            self._watch(postgres, wake)
+        finally:
+            self._stop()
+
+    def _watch(self, postgres: subprocess.Popen[bytes], wake: int) -> None:
         while not self._stopping and not self._is_unneeded():
-            if self._postgres.poll() is not None:
-                self._say(f"the server ended with code {self._postgres.returncode}: starting it again")
-                self._start()
+            if postgres.poll() is not None:
+                self._say(f"the server ended with code {postgres.returncode}: starting it again")
+                postgres = self._start()
             if select.select([wake], [], [], LOOK)[0]:
                 os.read(wake, 4096)
             self._keep_log_small()
-        self._stop()
 
     def report(self, failure: str) -> None:
         """Tells the client that started this process that the server is ready (no text) or what went wrong, once."""
@@ -128,28 +133,28 @@ class Supervisor:
     def _prepare(self) -> bool:
         """Finds or makes all that the server needs; says whether the data is new."""
         pointer = self._home.read_pointer()
-        root = data_root(self._home)
+        root = data_root(self._home, self._parent)
         account = server_account(root / "data")
-        programs, major = binaries.usable_by(account, self._programs, data_parent())
+        programs, major = binaries.usable_by(account, self._programs, self._parent)
         folder = socket_folder(root, pointer.socket if pointer else None, account)
         self._cluster = Cluster(root, folder, programs, account)
         self._point(None)
         self._cluster.check_version(major)
         return self._cluster.initialize()
 
-    def _start(self) -> None:
-        """Starts the server and waits until it is ready, however long it recovers."""
+    def _start(self) -> subprocess.Popen[bytes]:
+        """Starts the server and waits until it is ready, however long it recovers, or until a signal says stop."""
         self._point(None)
         since = self._home.log.stat().st_size
         for pause in PAUSES:
-            self._postgres = self._cluster.launch()
-            while self._postgres.poll() is None and not self._stopping:
-                if is_ready(self._cluster.data, self._cluster.socket, self._postgres.pid):
-                    self._point(self._postgres.pid)
-                    return
+            postgres = self._postgres = self._cluster.launch()
+            while postgres.poll() is None:
+                if self._stopping:
+                    return postgres
+                if is_ready(self._cluster.data, self._cluster.socket, postgres.pid):
+                    self._point(postgres.pid)
+                    return postgres
                 time.sleep(0.005)
-            if self._stopping:
-                return
             time.sleep(pause)
         raise EmbeddedError(
             f"PostgreSQL does not start on {self._cluster.data}; the end of {self._home.log}:"
@@ -158,15 +163,13 @@ class Supervisor:
 
     def _point(self, postmaster: int | None) -> None:
         cluster = self._cluster
-        with contextlib.suppress(FileNotFoundError):  # the home was deleted: the next look at the leases sees it
-            self._home.write_pointer(Pointer(cluster.data, cluster.socket, cluster.programs, postmaster))
+        if is_current(self._lease, self._home.lease_lock):  # else the home is no longer ours: the next look ends this
+            pointer = Pointer(os.getpid(), cluster.data, cluster.socket, cluster.programs, postmaster)
+            self._home.write_pointer(pointer)
 
     def _is_unneeded(self) -> bool:
         """Whether no lease was held for the grace, or the home is gone. From a yes on, nobody gets a lease."""
-        try:
-            if not os.path.samestat(os.fstat(self._lease), self._home.lease_lock.stat()):
-                return True
-        except FileNotFoundError:
+        if not is_current(self._lease, self._home.lease_lock):
             return True
         if not try_lock(self._lease, shared=False):
             self._idle_since = None
@@ -181,8 +184,9 @@ class Supervisor:
 
     def _stop(self) -> None:
         self._point(None)
-        for number, patience in STOPPING:
-            if self._postgres.poll() is None:
+        # A data folder that was deleted may have a successor at its place, whose socket a proper stop would unlink.
+        for number, patience in STOPPING if self._cluster.data.exists() else STOPPING[-1:]:
+            if self._postgres is not None and self._postgres.poll() is None:
                 self._postgres.send_signal(number)
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     self._postgres.wait(patience)
