@@ -89,7 +89,8 @@ class Link:
         conn = await self.connection()
         try:
             with translated(self.dsn):
-                row = await (await conn.execute(self.statements.sql(statement).encode(), params)).fetchone()
+                cursor = await conn.execute(self.statements.sql(statement).encode(), params)
+                row = await cursor.fetchone() if cursor.description is not None else None
         except DatabaseUnreachable as error:
             self.health.lost(error)
             await self.drop()

@@ -25,9 +25,9 @@ BEGIN
         WHERE j.worker_id = p_dead ORDER BY j.id FOR UPDATE SKIP LOCKED),
     again AS (
         UPDATE jobs SET worker_id = NULL, claimed_at = NULL, parked = false, run_at = v_now,
-            attempt = jobs.attempt + 1, failures = jobs.failures + 1, crashes = jobs.crashes + 1
-        FROM held h WHERE jobs.ctid = h.tid
-        RETURNING jobs.queue, jobs.job_type, jobs.priority),
+            attempt = attempt + 1, failures = failures + 1, crashes = crashes + 1
+        WHERE ctid = ANY (ARRAY(SELECT h.tid FROM held h))
+        RETURNING queue, job_type, priority),
     attempted AS (
         INSERT INTO attempts (job_id, claim_no, worker_id, attempt, move, started_at, ended_at, error, next_run_at)
         SELECT h.id, h.claim_no, p_dead, h.attempt, 'rescue', h.claimed_at, v_now,
