@@ -8,9 +8,9 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Concatenate, Never, ParamSpec, Self, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Concatenate, Never, ParamSpec, Self, cast, overload
 
-from typing_extensions import Unpack
+from typing_extensions import TypeVar, Unpack
 
 from piecework.base.errors import AlreadyOpen, ConfigurationError, NotBuiltYet
 from piecework.base.ids import JobId
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 X = TypeVar("X", covariant=True)
-V = TypeVar("V", covariant=True)
+V = TypeVar("V", covariant=True, default=Never)
 T = TypeVar("T")
 
 _DEFAULT_WORKER = WorkerSettings()

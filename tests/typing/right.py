@@ -1,0 +1,222 @@
+"""Every line here must pass mypy and pyright in strict mode. Never run: it is the contract of the types."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Never, TypedDict, assert_type
+from uuid import UUID
+
+import msgspec
+import psycopg
+import pydantic
+
+from piecework import (
+    CurrentJob,
+    ErrorInfo,
+    Fail,
+    JobHandle,
+    JobHandles,
+    Jobs,
+    JobSnapshot,
+    JobSpawner,
+    JobSpec,
+    JobStatus,
+    Reschedule,
+    RetrySettings,
+    WorkerSettings,
+)
+
+jobs = Jobs()
+SECONDS = timedelta(seconds=30)
+
+
+@jobs.job
+async def send_email(to: str, subject: str = "Hello", *, html: bool = False) -> str:
+    return to
+
+
+@jobs.job("build-report", queue="reports", retry=RetrySettings(n_attempts=5), fail_on=(ValueError, KeyError))
+def build_report(job: CurrentJob, month: str) -> bytes:
+    return month.encode()
+
+
+@jobs.job(aliases=["sync_acc"], tags=["accounts"], priority=-5, max_concurrent_per_process=3)
+async def sync_account(job: CurrentJob, account_id: int, *, full: bool = False) -> int | Reschedule | Fail:
+    if job.shutdown_requested:
+        return Reschedule.now()
+    if account_id < 0:
+        return Fail("no such account")
+    return 3
+
+
+@jobs.job()
+def resize(path: str, width: Annotated[int, msgspec.Meta(ge=1)] = 100) -> None: ...
+
+
+@jobs.job
+def maybe(n: int) -> str | Fail:
+    return "" if n else Fail("none")
+
+
+@jobs.job
+async def forever(n: int) -> Reschedule:
+    return Reschedule.after(SECONDS)
+
+
+@jobs.job
+async def nothing() -> None: ...
+
+
+@jobs.job
+async def with_self(self: str, args: int, fn: int, type: str) -> None: ...
+
+
+# Settings of later versions are part of the types already; they are refused when the decorator runs.
+@jobs.job(timeout=SECONDS, key="{account_id}", concurrency_key="account:{account_id}")
+async def later(account_id: int) -> None: ...
+
+
+class Address(pydantic.BaseModel):
+    street: str
+
+
+class Line(TypedDict):
+    sku: str
+
+
+class Price(msgspec.Struct):
+    cents: int
+
+
+@dataclass
+class Order:
+    id: int
+    lines: list[Line]
+
+
+@jobs.job
+async def post(order: Order, address: Address, /, price: Price | None = None) -> Order:
+    return order
+
+
+class Mailer:
+    @staticmethod
+    @jobs.job
+    async def mail(to: str) -> int:
+        return 1
+
+
+async def calls() -> None:
+    assert_type(await send_email("a", "b", html=True), str)  # still the function
+    assert_type(resize("a"), None)
+    handle = await send_email.spawn("a", html=True)
+    assert_type(handle, JobHandle[str])
+    assert_type(handle.id, UUID)
+    assert_type(handle.created, bool)
+    assert_type(await handle.result(timeout=SECONDS), str)
+    outcome = await handle.wait(timeout=SECONDS)
+    assert_type(outcome.result, str | None)
+    assert_type(outcome.status, JobStatus)
+    assert_type(outcome.error, ErrorInfo | None)
+    assert_type(await handle.load(), JobSnapshot)
+    assert_type(await handle.cancel(), bool)
+    assert_type(await handle.retry(), bool)
+    assert_type(build_report.spawn_sync("2026-01"), JobHandle[bytes])
+    assert_type(build_report.spawn_sync("2026-01").result_sync(timeout=SECONDS), bytes)
+    assert_type(await sync_account.spawn(7, full=True), JobHandle[int])
+    assert_type(await maybe.spawn(7), JobHandle[str])
+    assert_type(await forever.spawn(1), JobHandle[Never])
+    assert_type(await nothing.spawn(), JobHandle[None])
+    assert_type(await Mailer.mail.spawn("a"), JobHandle[int])
+    await with_self.spawn(self="x", args=1, fn=2, type="t")
+    assert_type(await post.spawn(Order(1, []), Address(street="x"), price=Price(3)), JobHandle[Order])
+    assert_type(send_email.handle(UUID(int=1)), JobHandle[str])
+    assert_type(jobs.handle(UUID(int=1)), JobHandle[object])
+    assert_type(await jobs.find(UUID(int=1)), JobSnapshot | None)
+    assert_type(jobs.find_sync(UUID(int=1)), JobSnapshot | None)
+
+
+async def options() -> None:
+    mail = send_email.options(delay=timedelta(hours=1), queue="mail", priority=5, tags=["x"], id=UUID(int=1))
+    assert_type(await mail.spawn("a"), JobHandle[str])
+    await send_email.options(run_at=datetime.now(UTC)).options(key="k", concurrency_key="c").spawn("a", subject="b")
+
+
+async def direct(job: CurrentJob) -> None:
+    assert_type(await sync_account(job, 7), int | Reschedule | Fail)
+    assert_type(build_report(job, "2026-01"), bytes)
+    assert_type(build_report.fn(job, "2026-01"), bytes)
+
+
+async def bulk(people: list[str]) -> None:
+    one = await jobs.spawn_all(send_email.spec(person, subject="x") for person in people)
+    assert_type(one, JobHandles[str])
+    assert_type(one[0], JobHandle[str])
+    assert_type(await one.results(timeout=SECONDS), list[str])
+    specs: list[JobSpec[object]] = [send_email.spec("a"), resize.options(delay=SECONDS).spec("b")]
+    await jobs.spawn_all(specs)
+    mixed = await jobs.spawn_all([send_email.spec("a"), resize.spec("b"), resize.options(priority=1).spec("c")])
+    for handle in mixed:
+        await handle.cancel()
+    assert_type(jobs.spawn_all_sync([resize.spec("a")]).results_sync(timeout=SECONDS), list[None])
+
+
+# Connections are told apart by type already; a spawn that joins one is refused when options() runs.
+async def joins(
+    a: psycopg.AsyncConnection, b: psycopg.Connection, dicts: psycopg.AsyncConnection[dict[str, object]]
+) -> None:
+    assert_type(await send_email.options(conn=a).spawn("a"), JobHandle[str])
+    await send_email.options(conn=dicts, delay=SECONDS).spawn("a")
+    assert_type(send_email.options(conn=b).spawn_sync("a"), JobHandle[str])
+    await jobs.spawn_all([send_email.spec("a")], conn=a)
+    jobs.spawn_all_sync([send_email.spec("a")], conn=b)
+
+
+def untyped(conn: Any) -> None:  # an untyped driver keeps the handle typed
+    assert_type(send_email.options(conn=conn).spawn_sync("a"), JobHandle[str])
+
+
+def anyone(job: CurrentJob) -> None: ...
+
+
+def narrow(job: CurrentJob[Order]) -> None:
+    anyone(job)
+    assert_type(job.config, Order)
+    assert_type(job.attempt, int)
+
+
+@dataclass
+class Mail:
+    send: JobSpawner[[str, str], str]
+
+
+def by_hand(mail: JobSpawner[[Order], str]) -> JobSpawner[[Order], str]:
+    return mail.options(queue="mail")
+
+
+takes: Callable[[str], object] = send_email.spawn_sync
+sends: Callable[[str, str], Awaitable[JobHandle[str]]] = send_email.spawn
+
+
+async def plain_asyncio() -> None:
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(send_email("a"))  # a direct call is an ordinary coroutine
+        group.create_task(send_email.spawn("a"))
+    assert_type(task.result(), str)
+    first, second = await asyncio.gather(send_email("a"), forever(1))
+    assert_type(first, str)
+    assert_type(second, Reschedule)
+
+
+async def main() -> None:
+    async with jobs, jobs.worker(WorkerSettings(queues=("default", "reports"), concurrency=200)):
+        await send_email.spawn("a")
+
+
+def main_sync() -> None:
+    with jobs:
+        assert_type(resize.spawn_sync("a.png").wait_sync(timeout=SECONDS).result, None)
+    jobs.run_worker(WorkerSettings(concurrency=4))
