@@ -47,12 +47,11 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """Remove the servers, when all processes of the session are done. And a skipped test fails the session."""
     if hasattr(session.config, "workerinput"):
         return
-    base = session.config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]
-    if any(base.glob("postgresql-*")):
+    base: Path = session.config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]
+    for home in base.glob("postgresql-*"):
         from piecework.store.embedded import remove
 
-        for home in base.glob("postgresql-*"):
-            remove(home)
+        remove(home)
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if reporter is not None and reporter.stats.get("skipped") and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -14,7 +14,7 @@ from pathlib import Path
 import psycopg
 
 from piecework.store.embedded import binaries
-from piecework.store.embedded.home import data_parent, server_account
+from piecework.store.embedded.home import AsUser, data_parent, server_account
 
 STARTS_WITHIN = 30.0  # seconds
 STOPS_WITHIN = 30.0
@@ -31,7 +31,7 @@ class PrivatePostgres:
         if account is not None:
             os.chown(self._root, account.uid, account.gid)
             data_parent().mkdir(mode=0o755, parents=True, exist_ok=True)
-        self._as_user = account.arguments() if account is not None else {}
+        self._as_user: AsUser = account.arguments() if account is not None else {}
         self._programs, self.major = binaries.usable_by(account, binaries.find(bin_dir), data_parent())
         self._settings = {
             "listen_addresses": "", "unix_socket_directories": str(self._root), "fsync": "off", "timezone": "UTC",
@@ -40,8 +40,9 @@ class PrivatePostgres:
         self._process: subprocess.Popen[bytes] | None = None
         self.log = self._root / "log"
         self.dsn = f"postgresql://postgres@/postgres?host={self._root}"
-        initdb = [self._programs / "initdb", "-D", self._data, "-U", "postgres", "-A", "trust", "-E", "UTF8",
-                  "--no-locale", "-N"]
+        initdb: list[str | Path] = [
+            self._programs / "initdb", "-D", self._data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "-N"
+        ]  # fmt: skip
         subprocess.run(initdb, cwd="/", check=True, capture_output=True, **self._as_user)
         self.start()
 
