@@ -15,6 +15,7 @@ from piecework.base.errors import InvalidOptions, RegistrationError
 from piecework.base.serialization import qualified_name
 from piecework.model.completion import Fail, Reschedule
 from piecework.work.current_job import CurrentJob
+from piecework.work.function_shape import check_function
 from piecework.work.job_settings import JobSettings, check_settings
 from piecework.work.placement import checked_name
 from piecework.work.registry import RegisteredJob
@@ -86,15 +87,15 @@ def register(
     """
     if isinstance(fn, JobFunction):
         raise RegistrationError(f"{fn!r} is a job already: a function is decorated once, aliases= gives further names")
-    function = qualified_name(fn)
-    name = job_type or str(getattr(fn, "__name__", ""))
+    checked = check_function(fn)
+    function, name = qualified_name(checked), job_type or checked.__name__
     if name == "<lambda>":
         raise RegistrationError(f"{function}: a job needs a name: write a def, or @jobs.job('name')")
     try:
         checked_name(name, f"{function}: the job type")
     except InvalidOptions as error:
         raise RegistrationError(str(error)) from None
-    job = RegisteredJob(fn, name, check_settings(settings, function), localns)
+    job = RegisteredJob(checked, name, check_settings(settings, function), localns)
     service.registry.add(job)
     return JobFunction(service, job)
 

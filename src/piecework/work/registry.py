@@ -6,13 +6,15 @@ import inspect
 import logging
 import threading
 from collections.abc import Callable, Mapping
+from types import FunctionType
+from typing import cast
 
 import msgspec
 
 from piecework.base.errors import ConfigTooLarge, InvalidConfig, RegistrationError, UndecodableConfig
 from piecework.base.serialization import encode, qualified_name
 from piecework.work.current_job import CurrentJob, claimed_of, give_config
-from piecework.work.function_shape import Unresolved, check_function, read_shape
+from piecework.work.function_shape import Unresolved, read_shape
 from piecework.work.job_settings import CheckedSettings
 from piecework.work.signature import Signature, make_signature
 
@@ -32,12 +34,16 @@ class RegisteredJob:
     )  # fmt: skip
 
     def __init__(
-        self, fn: object, job_type: str, settings: CheckedSettings, localns: Mapping[str, object] | None
+        self,
+        fn: Callable[..., object],
+        job_type: str,
+        settings: CheckedSettings,
+        localns: Mapping[str, object] | None,
     ) -> None:
-        self.fn = check_function(fn)
+        self.fn = fn
         self.job_type = job_type
         self.function = qualified_name(fn)
-        code = inspect.unwrap(self.fn).__code__
+        code = cast("FunctionType", inspect.unwrap(fn)).__code__
         self.place = f"{self.function} ({code.co_filename}:{code.co_firstlineno})"
         self.is_async = inspect.iscoroutinefunction(fn)
         self.aliases = settings.aliases
@@ -101,11 +107,12 @@ class RegisteredJob:
 
     def _why_invalid(self, signature: Signature, config: msgspec.Struct, error: Exception) -> str:
         for name in signature.names:
+            value = getattr(config, name)
             try:
-                encode(getattr(config, name))
+                encode(None if value is msgspec.UNSET else value)
             except Exception as inner:
                 return f"job type {self.job_type}: the argument {name} cannot be stored: {inner}"
-        return (f"job type {self.job_type}: the arguments do not fit its parameters {signature.text}: {error}")
+        return f"job type {self.job_type}: the arguments do not fit its parameters {signature.text}: {error}"
 
     def prepare(self, job: CurrentJob) -> Callable[[], object]:
         """Decode the stored config, set `job.config`, and return a call of the function without arguments.

@@ -67,7 +67,7 @@ def make_signature(fn: Callable[..., object], shape: FunctionShape) -> Signature
         strict, lenient = record(forbid_unknown_fields=True), record(forbid_unknown_fields=False)
         return Signature(
             names=tuple(each.name for each in shape.parameters),
-            text=str(inspect.Signature(list(shape.parameters))),
+            text=str(inspect.Signature([each.replace(annotation=shape.hints[each.name]) for each in shape.parameters])),
             bind=_make_bind(fn, shape, strict, [each.name for each in (*required, *optional)]),
             call=_make_call(fn, shape),
             strict=decoder(strict),
