@@ -41,7 +41,8 @@ class PrivatePostgres:
         self.log = self._root / "log"
         self.dsn = f"postgresql://postgres@/postgres?host={self._root}"
         initdb: list[str | Path] = [
-            self._programs / "initdb", "-D", self._data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "-N"
+            self._programs / "initdb", "-D", self._data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale",
+            "-N",
         ]  # fmt: skip
         subprocess.run(initdb, cwd="/", check=True, capture_output=True, **self._as_user)
         self.start()
