@@ -7,9 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-import psycopg
-
-from piecework.base.errors import DatabaseError, DatabaseUnreachable
+from piecework.base.errors import DatabaseError
 from piecework.engine.agenda import Agenda
 from piecework.engine.executor import Executor
 from piecework.model.job import ClaimedJob
@@ -93,9 +91,7 @@ class Claimer:
             except WorkerGone:
                 self.worker_id = ""
                 self._gone()
-            except (DatabaseError, psycopg.Error) as error:
-                if not isinstance(error, DatabaseUnreachable):
-                    log.warning("claiming failed and is tried again: %s", error)
+            except DatabaseError:
                 self._declared = False
                 self._agenda.look_now()
                 await self._link.pause()

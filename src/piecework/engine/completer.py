@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 import psycopg
 
-from piecework.base.errors import DatabaseError, DatabaseUnreachable
+from piecework.base.errors import DatabaseError
 from piecework.model.settlement import Settlement, unstorable
 from piecework.store.link import Link
 from piecework.store.settling import Answer, settle
@@ -60,10 +60,8 @@ class Completer:
                 answers = await settle(self._link, worker_id, batch, now())
             except psycopg.DataError as error:
                 self._halve(worker_id, batch, error)
-            except (DatabaseError, psycopg.Error) as error:
+            except DatabaseError:
                 # Whether it landed is unknown: the same settles are sent again, and are answered `landed before`.
-                if not isinstance(error, DatabaseUnreachable):
-                    log.warning("settling %d jobs failed and is tried again: %s", len(batch), error)
                 self._put_back(worker_id, batch)
                 await self._link.pause()
             except BaseException:

@@ -100,7 +100,8 @@ def translated(dsn: str) -> Generator[None]:
         DatabaseUnreachable: the server cannot be reached, refuses connections, is starting, or the connection broke.
         PermissionDenied: the role may not do it.
         MigrationsNeeded: the schema, a table or a function of piecework is missing.
-        DatabaseError: the database or the role of the DSN does not exist, or the password is wrong.
+        DatabaseError: the database or the role of the DSN does not exist, the password is wrong, or the server has no
+            room or time (a full disk, a lock, a deadlock).
     """
     try:
         yield
@@ -109,10 +110,7 @@ def translated(dsn: str) -> Generator[None]:
         psycopg.errors.InvalidAuthorizationSpecification,
         psycopg.errors.InvalidCatalogName,
     ) as error:
-        raise DatabaseError(
-            f"PostgreSQL at {describe(dsn)} refuses the login: {_message(error)}. "
-            "Check user, password and database of the DSN"
-        ) from error
+        raise _refused_login(dsn, error) from error
     except psycopg.errors.InsufficientPrivilege as error:
         raise PermissionDenied(
             f"the database role lacks a privilege: {_message(error)}. "
@@ -123,15 +121,26 @@ def translated(dsn: str) -> Generator[None]:
             f"the schema is not there or not complete: {_message(error)}. Run `piecework migrate`"
         ) from error
     except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-        if isinstance(error, psycopg.OperationalError) and _is_login(str(error)):
-            raise DatabaseError(
-                f"PostgreSQL at {describe(dsn)} refuses the login: {_message(error)}. "
-                "Check user, password and database of the DSN"
+        state = error.sqlstate
+        if _is_login(str(error)) and state is None:
+            raise _refused_login(dsn, error) from error
+        if state is None or state.startswith(_CONNECTION_STATES):
+            raise DatabaseUnreachable(
+                f"no connection to PostgreSQL at {describe(dsn)}: {_message(error)}. "
+                "Is the server running, and does the DSN lead to it?"
             ) from error
-        raise DatabaseUnreachable(
-            f"no connection to PostgreSQL at {describe(dsn)}: {_message(error)}. "
-            "Is the server running, and does the DSN lead to it?"
-        ) from error
+        raise DatabaseError(f"PostgreSQL at {describe(dsn)} cannot do it now: {_message(error)} ({state})") from error
+
+
+# Class 08: the connection; 57P: the server stops, crashed or starts; 53300: all connections are taken.
+_CONNECTION_STATES = ("08", "57P", "53300")
+
+
+def _refused_login(dsn: str, error: psycopg.Error) -> DatabaseError:
+    return DatabaseError(
+        f"PostgreSQL at {describe(dsn)} refuses the login: {_message(error)}. "
+        "Check user, password and database of the DSN"
+    )
 
 
 def _is_login(message: str) -> bool:

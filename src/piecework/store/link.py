@@ -18,24 +18,25 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
 class DatabaseHealth:
     """Whether a worker has its database: one log line per change, not one per try.
 
-    Shared by all connections of a worker, used on its loop only.
+    Shared by all links of a worker, used on its loop only.
     """
 
     def __init__(self, dsn: str) -> None:
         self._where = describe(dsn)
-        self._lost = False
+        self._failing: set[object] = set()
 
-    def lost(self, error: Exception) -> None:
-        """Note a failed connection."""
-        if not self._lost:
-            self._lost = True
+    def lost(self, link: object, error: Exception) -> None:
+        """Note that a link cannot do its work."""
+        if not self._failing:
             log.warning("the database is lost, running jobs go on and claiming waits: %s", error)
+        self._failing.add(link)
 
-    def back(self) -> None:
-        """Note a connection that works."""
-        if self._lost:
-            self._lost = False
-            log.warning("the database at %s is back, the worker goes on", self._where)
+    def back(self, link: object) -> None:
+        """Note that a link works."""
+        if link in self._failing:
+            self._failing.remove(link)
+            if not self._failing:
+                log.warning("the database at %s is back, the worker goes on", self._where)
 
 
 class Link:
@@ -72,12 +73,10 @@ class Link:
             try:
                 self._conn = await connect(self.dsn, self.statements.sql("pin_session"))
             except DatabaseError as error:
-                self.health.lost(error)
+                self.health.lost(self, error)
                 if self._revive is not None:
                     await asyncio.to_thread(self._try_to_revive)
                 raise
-            self._pause = _FIRST_PAUSE
-            self.health.back()
         return self._conn
 
     async def value(self, statement: str, *params: object) -> object:
@@ -85,17 +84,25 @@ class Link:
 
         Raises:
             DatabaseUnreachable: the connection cannot be opened, or broke: whether the statement ran is unknown.
+            DatabaseError: the server cannot do it now; a later try may succeed.
         """
         conn = await self.connection()
         try:
             with translated(self.dsn):
                 cursor = await conn.execute(self.statements.sql(statement).encode(), params)
                 row = await cursor.fetchone() if cursor.description is not None else None
-        except DatabaseUnreachable as error:
-            self.health.lost(error)
-            await self.drop()
+        except DatabaseError as error:
+            self.health.lost(self, error)
+            if isinstance(error, DatabaseUnreachable):
+                await self.drop()
             raise
+        self.works()
         return row[0] if row else None
+
+    def works(self) -> None:
+        """Note that a statement was answered: pauses are short again."""
+        self._pause = _FIRST_PAUSE
+        self.health.back(self)
 
     async def pause(self) -> None:
         """Wait before the next try: 50 ms doubling to 2 s, each drawn between half and whole."""

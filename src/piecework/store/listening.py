@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Callable
 
 import msgspec
 
-from piecework.base.errors import DatabaseUnreachable
+from piecework.base.errors import DatabaseError
 from piecework.model.lanes import Lane
 from piecework.store.connection import translated
 from piecework.store.link import Link
@@ -21,20 +21,21 @@ async def hints(link: Link, listening: Callable[[], None]) -> AsyncGenerator[Lan
         listening: called once the LISTEN is answered; what happened before has to be looked for.
 
     Raises:
-        DatabaseUnreachable: the connection cannot be opened, or broke.
+        DatabaseError: the connection cannot be opened, or broke.
     """
     conn = await link.connection()
     try:
         with translated(link.dsn):
             await conn.execute(b"LISTEN " + link.statements.channel.encode())
+            link.works()
             listening()
             async for notice in conn.notifies():
                 try:
                     yield Lane(*_decode(notice.payload))
                 except msgspec.MsgspecError:
                     continue
-    except DatabaseUnreachable as error:
-        link.health.lost(error)
+    except DatabaseError as error:
+        link.health.lost(link, error)
         raise
     finally:
         await link.drop()
