@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterable, Mapping
 
 from piecework.model.lanes import Lane
@@ -19,25 +18,25 @@ class Agenda:
 
     def __init__(self, look_every: float) -> None:
         self.due: set[Lane] = set()
-        self._later: list[tuple[float, Lane]] = []
+        self._later: dict[Lane, float] = {}
         self._look_every = look_every
         self._pause = _FIRST_LOOK
         self.next_look = 0.0
 
     def promote(self, now: float) -> None:
         """Move the lanes whose time has come to the due ones."""
-        while self._later and self._later[0][0] <= now:
-            self.due.add(heapq.heappop(self._later)[1])
+        for lane in [lane for lane, at in self._later.items() if at <= now]:
+            del self._later[lane]
+            self.due.add(lane)
 
     def expect(self, lane: Lane, at: float) -> None:
-        """Note that a job of `lane` is due at `at`."""
-        heapq.heappush(self._later, (at, lane))
+        """Note that a job of `lane` is due at `at`. Of several the earliest is kept: draining a lane leads to a look."""
+        self._later[lane] = min(at, self._later.get(lane, at))
 
     def looked(self, found: Mapping[Lane, float], now: float) -> None:
         """Replace all by what a look found: lanes, and the seconds until their first job is due."""
         self.due = {lane for lane, wait in found.items() if wait <= 0}
-        self._later = [(now + wait, lane) for lane, wait in found.items() if wait > 0]
-        heapq.heapify(self._later)
+        self._later = {lane: now + wait for lane, wait in found.items() if wait > 0}
         if self.due:
             self.next_look = now + _BUSY_LOOK
         else:
@@ -57,4 +56,4 @@ class Agenda:
 
     def next_event(self) -> float:
         """Return when to wake up if no hint comes."""
-        return min(self.next_look, self._later[0][0]) if self._later else self.next_look
+        return min([self.next_look, *self._later.values()])
