@@ -107,6 +107,10 @@ def _copy(programs: Path, shelf: Path) -> Path:
     copy = shelf / hashlib.sha256(mark.encode()).hexdigest()[:16]
     shelf.mkdir(exist_ok=True)
     shelf.chmod(0o755)
+    # A wheel keeps shared libraries in a folder beside its package, which the programs find by a path from their own.
+    package = programs.parent.parent
+    libraries = package.with_name(f"{package.name}.libs")
+    place = Path(package.name, programs.parent.name)
     copying = open_lock(shelf / "lock")
     wait_for_lock(copying)
     try:
@@ -116,14 +120,16 @@ def _copy(programs: Path, shelf: Path) -> Path:
         if not copy.exists():
             fresh = shelf / "new"
             for name in ("bin", "lib", "share"):
-                shutil.copytree(programs.parent / name, fresh / name, ignore=UNUSED, copy_function=_copy_file)
+                shutil.copytree(programs.parent / name, fresh / place / name, ignore=UNUSED, copy_function=_copy_file)
+            if libraries.is_dir():
+                shutil.copytree(libraries, fresh / libraries.name, copy_function=_copy_file)
             for folder, _, _ in os.walk(fresh):
                 Path(folder).chmod(0o755)
             fresh.rename(copy)
         _hold(copy, shared=True)
     finally:
         os.close(copying)
-    return copy / "bin"
+    return copy / place / "bin"
 
 
 def _copy_file(source: str, target: str) -> None:
