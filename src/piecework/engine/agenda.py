@@ -30,7 +30,7 @@ class Agenda:
             self.due.add(lane)
 
     def expect(self, lane: Lane, at: float) -> None:
-        """Note that a job of `lane` is due at `at`. Of several the earliest is kept: draining a lane leads to a look."""
+        """Note that a job of `lane` is due at `at`. The earliest is kept: after it is claimed there will be a look."""
         self._later[lane] = min(at, self._later.get(lane, at))
 
     def looked(self, found: Mapping[Lane, float], now: float) -> None:

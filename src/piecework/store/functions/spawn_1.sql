@@ -29,13 +29,13 @@ BEGIN
     -- A caller's id may be that of a job that has ended. Looked up after the insert, in a statement of its own: a settle
     -- that the insert waited for is seen (design review, section 7).
     IF p_jobs LIKE '%"chosen":true%' THEN
-        IF current_setting('transaction_isolation') <> 'read committed' THEN
+        SELECT array_agg(c.id) INTO v_chosen
+        FROM jsonb_to_recordset(p_jobs::jsonb) AS c (id uuid, chosen boolean) WHERE c.chosen;
+        IF v_chosen IS NOT NULL AND current_setting('transaction_isolation') <> 'read committed' THEN
             RAISE feature_not_supported USING
                 MESSAGE = 'a job id chosen by the caller needs READ COMMITTED, this transaction is '
                           || current_setting('transaction_isolation');
         END IF;
-        SELECT array_agg(c.id) INTO v_chosen
-        FROM jsonb_to_recordset(p_jobs::jsonb) AS c (id uuid, chosen boolean) WHERE c.chosen;
         SELECT f.id INTO v_ended FROM finished_jobs f WHERE f.id = ANY (v_chosen) LIMIT 1;
         IF FOUND THEN
             RAISE unique_violation USING MESSAGE = 'a job with this id has ended', DETAIL = v_ended::text;
