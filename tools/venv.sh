@@ -24,9 +24,8 @@ if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
     fi
 fi
 
-# A checkout that was moved, or whose Python was removed, has a .venv that does not run: make it anew.
-if ! .venv/bin/python -c 'import sys; sys.exit(sys.prefix == sys.base_prefix)' 2>/dev/null ||
-    ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
+# The .venv of a checkout that was moved or copied, or whose Python was removed, does not run: make it anew.
+if ! .venv/bin/python -c 'import pip' 2>/dev/null || ! head -n 1 .venv/bin/pip | grep -q -F "#!$PWD/.venv/"; then
     rm -rf .venv
     python3 -m venv .venv
 fi
