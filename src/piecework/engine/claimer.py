@@ -23,6 +23,7 @@ _MOST = 500
 _GATHER = 0.005
 _STAY_BUSY = 1.0
 _STALE = 2.0
+_AUDIT_EVERY = 30.0
 
 
 class Claimer:
@@ -52,6 +53,7 @@ class Claimer:
         self._declared = False
         self._last_full = float("-inf")
         self._last_claim = float("-inf")
+        self._next_audit = 0.0
         self._front: ClaimedJob | None = None
         self._front_since = 0.0
         self._wake = asyncio.Event()
@@ -92,6 +94,8 @@ class Claimer:
                 self.worker_id = ""
                 self._gone()
             except DatabaseError:
+                # A claim may have landed whose answer is lost.
+                self._next_audit = 0.0
                 self._declared = False
                 self._agenda.look_now()
                 await self._link.pause()
@@ -99,6 +103,8 @@ class Claimer:
     async def _step(self) -> None:
         now = self._now()
         self._release_stale(now)
+        if self.worker_id and now >= self._next_audit:
+            await self.audit()
         if not self.worker_id or not self._executor.capacity.room:
             await self._sleep(now + _STALE)
             return
@@ -114,6 +120,20 @@ class Claimer:
             await self._sleep(now + wait)
         else:
             await self._claim()
+
+    async def audit(self) -> None:
+        """Hand back what the database says this worker holds, and the worker knows nothing of (invariant J).
+
+        Runs between claims, so that none is under way. What is settled meanwhile was known before.
+        """
+        before = set(self._executor.held)
+        owned = await claiming.owned(self._link, self.worker_id)
+        orphans = [job for job in owned if job.id not in before and job.id not in self._executor.held]
+        self._next_audit = self._now() + _AUDIT_EVERY
+        if orphans:
+            log.warning("%d jobs were claimed without this worker's learning of it: they are handed back", len(orphans))
+            for job in orphans:
+                self._executor.release(job, self.worker_id)
 
     async def _look(self) -> None:
         # What is hinted at while the look is under way counts beside its answer, which may be older.

@@ -116,6 +116,10 @@ class Executor:
             held.stop = "shutdown"
             self._completer.put(held.worker_id, released(job))
 
+    def release(self, job: ClaimedJob, worker_id: str) -> None:
+        """Hand back a claim that this worker does not know."""
+        self._completer.put(worker_id, released(job))
+
     def stop_runs(self, why: Stop) -> None:
         """Stop what runs: `async def` jobs are cancelled, `def` jobs go on until their function returns."""
         for held in list(self.held.values()):

@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable, Coroutine, Sequence
 from types import TracebackType
 
+from piecework.base.errors import DatabaseError
 from piecework.engine.claimer import Claimer
 from piecework.engine.completer import Completer
 from piecework.engine.executor import Executor
@@ -116,6 +117,7 @@ class Worker:
         await self._stop("job-poller-main-loop", within=_SETTLE_GRACE)
         self._heartbeat.draining = True
         executor.release_waiting()
+        await self._audit()
         if executor.held:
             log.info("worker %s stops: %d jobs in hand", self.worker_id, len(executor.held))
             await self._until(lambda: self._hurried, self._settings.shutdown_grace.total_seconds())
@@ -130,6 +132,13 @@ class Worker:
         for link in self._links:
             await link.drop()
         log.info("worker %s has stopped", self.worker_id)
+
+    async def _audit(self) -> None:
+        if self._claimer.worker_id:
+            try:
+                await self._claimer.audit()
+            except DatabaseError as error:
+                log.warning("what worker %s owns could not be looked at: %s", self.worker_id, error)
 
     async def _until(self, enough: Callable[[], bool], seconds: float | None) -> None:
         """Wait until nothing is held any more, or it is enough, or time is up."""

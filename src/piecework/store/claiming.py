@@ -48,6 +48,16 @@ async def claim(link: Link, worker_id: str, allotment: Sequence[tuple[Lane, int]
     return jobs
 
 
+async def owned(link: Link, worker_id: str) -> list[ClaimedJob]:
+    """Return the jobs that the database says this worker holds, without their configs.
+
+    Raises:
+        DatabaseError
+    """
+    answer = await link.value("owned_jobs", worker_id)
+    return [] if answer is None else _decode_jobs(str(answer))
+
+
 def _order(job: ClaimedJob) -> tuple[int, int, str]:
     return job.priority, job.run_at, job.id
 
