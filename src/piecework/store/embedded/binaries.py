@@ -105,41 +105,45 @@ def _copy(programs: Path, shelf: Path) -> Path:
     status = (programs / "postgres").stat()
     mark = f"{programs}:{status.st_ino}:{status.st_size}:{status.st_mtime_ns}"
     copy = shelf / hashlib.sha256(mark.encode()).hexdigest()[:16]
+    # A wheel has more libraries beside or in its package, which the programs find by a path from their own.
+    package = programs.parent.parent
+    base = package.parent
+    parts = [programs, programs.parent / "lib", programs.parent / "share"]
+    parts += [base / f"{package.name}.libs", package / ".dylibs"]
     shelf.mkdir(exist_ok=True)
     shelf.chmod(0o755)
-    # A wheel keeps shared libraries in a folder beside its package, which the programs find by a path from their own.
-    package = programs.parent.parent
-    libraries = package.with_name(f"{package.name}.libs")
-    place = Path(package.name, programs.parent.name)
     copying = open_lock(shelf / "lock")
     wait_for_lock(copying)
     try:
-        for other in shelf.iterdir():
-            if other != copy and other.is_dir() and _hold(other, shared=False):
-                shutil.rmtree(other, ignore_errors=True)
+        _prune(shelf, copy)
         if not copy.exists():
             fresh = shelf / "new"
-            for name in ("bin", "lib", "share"):
-                shutil.copytree(programs.parent / name, fresh / place / name, ignore=UNUSED, copy_function=_copy_file)
-            if libraries.is_dir():
-                shutil.copytree(libraries, fresh / libraries.name, copy_function=_copy_file)
+            for part in parts:
+                if part.is_dir():
+                    target = fresh / part.relative_to(base)
+                    shutil.copytree(part, target, ignore=UNUSED, copy_function=_copy_file)
             for folder, _, _ in os.walk(fresh):
                 Path(folder).chmod(0o755)
             fresh.rename(copy)
-        _hold(copy, shared=True)
+        try_lock(os.open(copy, os.O_RDONLY | os.O_CLOEXEC), shared=True)
     finally:
         os.close(copying)
-    return copy / place / "bin"
+    return copy / programs.relative_to(base)
+
+
+def _prune(shelf: Path, needed: Path) -> None:
+    """Removes the copies that no process has locked. The caller holds the shelf's lock."""
+    for copy in shelf.iterdir():
+        if copy != needed and copy.is_dir():
+            lock = os.open(copy, os.O_RDONLY | os.O_CLOEXEC)
+            if try_lock(lock, shared=False):
+                shutil.rmtree(copy, ignore_errors=True)
+            os.close(lock)
 
 
 def _copy_file(source: str, target: str) -> None:
     shutil.copyfile(source, target)
     Path(target).chmod(0o755 if os.access(source, os.X_OK) else 0o644)
-
-
-def _hold(folder: Path, *, shared: bool) -> bool:
-    """Locks the folder for as long as this process lives, if that needs no waiting."""
-    return try_lock(os.open(folder, os.O_RDONLY | os.O_CLOEXEC), shared=shared)
 
 
 def _is_complete(folder: Path) -> bool:

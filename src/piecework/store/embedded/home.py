@@ -140,13 +140,18 @@ def data_root(home: Home, parent: Path) -> Path:
     """The folder of the home's data: the home itself, or for root one of its own in the folder `parent`.
 
     Root's folder is the one that the pointer names, unless that belongs to another home (the home was copied) or is
-    gone; so a home that was deleted starts anew, and one that was moved keeps its data.
+    gone; so a home that was deleted starts anew, and one that was moved keeps its data. Where the pointer is damaged,
+    it is the folder that names the home.
     """
     if os.geteuid() != 0:
         return home.path
     pointer = home.read_pointer()
     if pointer is not None and _claim(pointer.data.parent, home):
         return pointer.data.parent
+    if pointer is None and home.pointer_file.exists():
+        for folder in parent.glob("*/"):
+            if owns(home, folder):
+                return folder
     if not parent.exists():
         parent.mkdir(parents=True, exist_ok=True)
         parent.chmod(0o755)

