@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from piecework.base.errors import ConfigurationError
@@ -32,8 +33,10 @@ class DatabaseSettings:
 class Database:
     """An open store, with the lease of the embedded server if it is on that. Used on one loop."""
 
-    def __init__(self, store: Store, server: EmbeddedServer | None) -> None:
+    def __init__(self, store: Store, server: EmbeddedServer | None, applied: Sequence[str]) -> None:
         self.store = store
+        self.applied = tuple(applied)
+        """The migrations and functions that opening applied."""
         self._server = server
 
     @classmethod
@@ -57,12 +60,12 @@ class Database:
                 max_connections=settings.max_connections,
                 revive=None if server is None else server.ensure,
             )
-            await store.open(migrate=settings.migrate)
+            applied = await store.open(migrate=settings.migrate)
         except BaseException:
             if server is not None:
                 server.close()
             raise
-        return cls(store, server)
+        return cls(store, server, applied)
 
     async def close(self) -> None:
         """Close the connections, and give the embedded server back."""
