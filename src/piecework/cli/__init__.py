@@ -1,1 +1,1 @@
-"""The command line, one of the faces of piecework."""
+"""The command line: one of the faces of the house."""

@@ -1,0 +1,196 @@
+"""`piecework jobs list`, `show`, `retry` and `cancel`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from uuid import UUID
+
+import click
+
+from piecework.base.errors import JobNotFound
+from piecework.cli.database import ask, database_options
+from piecework.cli.output import Column, json_option, moment, print_json, print_table, quiet_text
+from piecework.model.snapshot import JobSnapshot, JobStatus
+from piecework.store.overview import JobFilter, PastAttempt, list_attempts, list_jobs
+from piecework.store.store import Store
+
+_STATUSES: tuple[JobStatus, ...] = ("pending", "running", "completed", "errored", "cancelled")
+_WIDE = 200
+"""Configs, results and errors are cut after so many characters, except in JSON."""
+
+
+@click.group("jobs", short_help="Look at single jobs, bring them back, cancel them.")
+def command() -> None:
+    """Look at single jobs, bring them back, cancel them."""
+
+
+@command.command("list", short_help="The newest jobs first.")
+@click.option("--status", type=click.Choice(_STATUSES), help="Only jobs of this status.")
+@click.option("--queue", metavar="NAME", help="Only jobs of this queue.")
+@click.option("--type", "job_type", metavar="JOB_TYPE", help="Only jobs of this type.")
+@click.option("--limit", metavar="N", type=click.IntRange(1, 100_000), default=50, show_default=True,
+              help="At most so many.")
+@json_option
+@database_options
+def list_command(
+    status: JobStatus | None, queue: str | None, job_type: str | None, limit: int, as_json: bool,
+    database_url: str | None, schema: str,
+) -> None:  # fmt: skip
+    """List jobs, the newest first, live and finished.
+
+    \b
+    Keys of --json:
+      jobs  [{id, job_type, status, queue, priority, attempt, failures, crashes,
+            claim_no, worker_id, run_at, created_at, claimed_at, started_at,
+            finished_at, tags, config, result, error: null or {type, message,
+            traceback}}]
+
+    Example: piecework jobs list --status errored --queue reports --limit 10
+    """
+    which = JobFilter(status=status, queue=queue, job_type=job_type)
+    found = ask(database_url, schema, lambda store: list_jobs(store, which, limit))
+    if as_json:
+        print_json({"jobs": found})
+    elif not found:
+        click.echo("No such jobs.")
+    else:
+        names = ("id", "job type", "status", "queue", "created", "run at / finished")
+        print_table([*map(Column, names), Column("attempt", right=True), Column("error")], [*map(_row, found)])
+        if len(found) == limit:
+            click.echo(f"The newest {limit}; --limit shows more.", err=True)
+
+
+def _row(job: JobSnapshot) -> list[str]:
+    error = "" if job.error is None else quiet_text(f"{job.error.type}: {job.error.message}")[:60]
+    when = moment(job.finished_at or job.run_at)
+    return [
+        str(job.id), quiet_text(job.job_type), job.status, quiet_text(job.queue), moment(job.created_at), when,
+        str(job.attempt), error,
+    ]  # fmt: skip
+
+
+@command.command("show", short_help="Everything about one job.")
+@click.argument("id", type=click.UUID)
+@json_option
+@database_options
+def show_command(id: UUID, as_json: bool, database_url: str | None, schema: str) -> None:
+    """Show everything about one job, and how its attempts ended that did not complete it.
+
+    Exit code 1 when there is no such job.
+
+    \b
+    Keys of --json:
+      job       as in `piecework jobs list --json`
+      attempts  [{attempt, claim_no, worker_id, ended: retry | reschedule |
+                fail | release | rescue, started_at, ended_at, next_run_at,
+                error}]
+
+    Example: piecework jobs show 01970e0c-3f1c-7a7b-b0a4-93d2d3b0f0c7
+    """
+
+    async def read(store: Store) -> tuple[JobSnapshot, list[PastAttempt]]:
+        (job,) = await store.load([id])
+        if job is None:
+            raise JobNotFound(
+                f"there is no job {id} in the schema {schema!r}: it was never spawned there, or is no longer kept"
+            )
+        return job, await list_attempts(store, id)
+
+    job, attempts = ask(database_url, schema, read)
+    if as_json:
+        print_json({"job": job, "attempts": attempts})
+        return
+    for name, text in _lines(job):
+        click.echo(f"{name:<12} {text}")
+    if attempts:
+        click.echo()
+        names = ("attempt", "claim", "ended", "started", "ended at", "runs again", "error")
+        print_table([*map(Column, names)], [*map(_attempt_row, attempts)])
+
+
+def _lines(job: JobSnapshot) -> Sequence[tuple[str, str]]:
+    lines = [
+        ("id", str(job.id)), ("job type", quiet_text(job.job_type)), ("status", job.status),
+        ("queue", f"{quiet_text(job.queue)}, priority {job.priority}"),
+        ("attempt", f"{job.attempt} ({job.failures} failed, {job.crashes} lost with their worker, "
+                    f"claimed {job.claim_no} times)"),
+        ("worker", "-" if job.worker_id is None else str(job.worker_id)),
+        ("created", moment(job.created_at)), ("run at", moment(job.run_at)), ("started", moment(job.started_at)),
+        ("finished", moment(job.finished_at)), ("tags", quiet_text(", ".join(job.tags)) or "-"),
+        ("config", _cut(bytes(job.config).decode())),
+    ]  # fmt: skip
+    if job.result is not None:
+        lines.append(("result", _cut(bytes(job.result).decode())))
+    if job.error is not None:
+        lines.append(("error", _cut(f"{job.error.type}: {job.error.message}")))
+    return lines
+
+
+def _attempt_row(attempt: PastAttempt) -> list[str]:
+    error = "" if attempt.error is None else _cut(f"{attempt.error.type}: {attempt.error.message}")
+    return [
+        str(attempt.attempt), str(attempt.claim_no), attempt.ended, moment(attempt.started_at),
+        moment(attempt.ended_at), moment(attempt.next_run_at), error,
+    ]  # fmt: skip
+
+
+def _cut(text: str) -> str:
+    line = quiet_text(text)
+    return line if len(line) <= _WIDE else line[:_WIDE] + "…"
+
+
+@command.command("retry", short_help="Run finished jobs once more.")
+@click.argument("ids", metavar="ID...", type=click.UUID, nargs=-1, required=True)
+@json_option
+@database_options
+def retry_command(ids: tuple[UUID, ...], as_json: bool, database_url: str | None, schema: str) -> None:
+    """Bring jobs back that ended, with the same config, due now, their attempts counted anew.
+
+    \b
+    Each job is answered:
+      retried  it is pending again
+      live     it has not ended, so it will run anyway
+      unknown  there is no such job, or its config is no longer kept
+    Exit code 1 unless all are retried. Keys of --json: answers [{id, answer}].
+
+    Example: piecework jobs retry 01970e0c-3f1c-7a7b-b0a4-93d2d3b0f0c7
+    """
+    _answer(ids, ask(database_url, schema, lambda store: store.retry(ids)), "retried", as_json)
+
+
+@command.command("cancel", short_help="End jobs that do not run yet.")
+@click.argument("ids", metavar="ID...", type=click.UUID, nargs=-1, required=True)
+@json_option
+@database_options
+def cancel_command(ids: tuple[UUID, ...], as_json: bool, database_url: str | None, schema: str) -> None:
+    """End jobs as cancelled that no worker runs. Running jobs are left alone for now.
+
+    \b
+    Each job is answered:
+      cancelled  it will not run
+      running    a worker runs it: it goes on
+      finished   it had ended before
+      unknown    there is no such job, or it is no longer kept
+    Exit code 1 unless all are cancelled. Keys of --json: answers [{id, answer}].
+
+    Example: piecework jobs cancel 01970e0c-3f1c-7a7b-b0a4-93d2d3b0f0c7
+    """
+    _answer(ids, ask(database_url, schema, lambda store: store.cancel(ids)), "cancelled", as_json)
+
+
+_MEANINGS = {
+    "live": "it has not ended, so it will run anyway",
+    "running": "a worker runs it, and this version cancels only jobs that do not run: it goes on",
+    "finished": "it had ended before",
+    "unknown": "there is no such job, or it is no longer kept",
+}
+
+
+def _answer(ids: Sequence[UUID], answers: Sequence[str], good: str, as_json: bool) -> None:
+    if as_json:
+        print_json({"answers": [{"id": id, "answer": answer} for id, answer in zip(ids, answers, strict=True)]})
+    else:
+        for id, answer in zip(ids, answers, strict=True):
+            click.echo(f"{id}  {answer}" + (f": {_MEANINGS[answer]}" if answer in _MEANINGS else ""))
+    if any(answer != good for answer in answers):
+        raise click.exceptions.Exit(1)

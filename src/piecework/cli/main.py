@@ -1,0 +1,88 @@
+"""The command `piecework`: its commands by name, and what their errors mean to a shell."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Never
+
+import click
+
+from piecework.base.errors import (
+    ConfigurationError,
+    DatabaseError,
+    EmbeddedError,
+    PieceworkError,
+    RegistrationError,
+    SpawnError,
+)
+
+# In the order of the help. A module is imported when its command is asked for.
+_COMMANDS = {
+    "worker": "piecework.cli.worker",
+    "migrate": "piecework.cli.migrate",
+    "status": "piecework.cli.status",
+    "jobs": "piecework.cli.jobs",
+}
+
+FAILED, USAGE, DATABASE, INTERRUPTED = 1, 2, 3, 130
+
+
+class Piecework(click.Group):
+    """The group of all commands."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        module = _COMMANDS.get(cmd_name)
+        if module is None:
+            return None
+        command = import_module(module).command
+        assert isinstance(command, click.Command)
+        return command
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except PieceworkError as error:
+            if ctx.params["debug"]:
+                raise
+            click.echo(f"Error: {error}", err=True)
+            ctx.exit(exit_code(error))
+        except KeyboardInterrupt:
+            ctx.exit(INTERRUPTED)
+
+
+def exit_code(error: PieceworkError) -> int:
+    """Return what a command ends with that was stopped by `error`."""
+    match error:
+        case DatabaseError() | EmbeddedError():
+            return DATABASE
+        case ConfigurationError() | RegistrationError() | SpawnError():
+            return USAGE
+        case _:
+            return FAILED
+
+
+@click.group(
+    cls=Piecework,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 it worked; 1 a check failed, or not all was done; 2 the command was called wrongly; "
+    "3 the database cannot be reached, refuses, or needs `piecework migrate`; 130 interrupted.",
+)
+@click.version_option(package_name="piecework", message="%(prog)s %(version)s")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def command(debug: bool) -> None:
+    """Run jobs that are stored in PostgreSQL.
+
+    New here? `piecework demo` shows it at work and needs nothing.
+
+    Which database: --database-url of a command, else the environment's PIECEWORK_DATABASE_URL, else an embedded
+    PostgreSQL in .piecework/ of the working directory, which is started when it is needed.
+    """
+
+
+def main() -> Never:
+    """Run the command of `sys.argv`, and exit."""
+    command(prog_name="piecework")
+    raise SystemExit(0)

@@ -1,0 +1,90 @@
+"""What commands print: tables where people look, plain text in a pipe, JSON for programs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple, TypeVar
+
+import click
+import msgspec
+
+Decorated = TypeVar("Decorated", bound=Callable[..., object])
+
+
+class Column(NamedTuple):
+    """A column of a table."""
+
+    name: str
+    right: bool = False
+    """Numbers stand at the right."""
+
+
+def json_option(command: Decorated) -> Decorated:
+    """Add `--json`, passed on as `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")(command)
+
+
+def print_json(value: object) -> None:
+    """Print a value as indented JSON; moments are RFC 3339 texts."""
+    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2))
+
+
+def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table: drawn by rich on a terminal, else aligned text."""
+    if sys.stdout.isatty() and _print_rich(columns, rows):
+        return
+    widths = [max(len(column.name), *(len(row[at]) for row in rows), 0) for at, column in enumerate(columns)]
+    for row in [[column.name.upper() for column in columns], *rows]:
+        cells = [
+            cell.rjust(width) if column.right else cell.ljust(width)
+            for cell, width, column in zip(row, widths, columns, strict=True)
+        ]
+        click.echo("  ".join(cells).rstrip())
+
+
+def _print_rich(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> bool:
+    try:
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+    except ImportError:
+        return False
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column.name, justify="right" if column.right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
+    Console().print(table)
+    return True
+
+
+_STYLES = {"completed": "green", "errored": "red", "cancelled": "yellow", "running": "cyan"}
+
+
+def moment(value: datetime | None) -> str:
+    """Say when, in local time, to the second."""
+    return "-" if value is None else value.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def ago(value: datetime | None) -> str:
+    """Say how long ago."""
+    return "-" if value is None else span(datetime.now(UTC) - value)
+
+
+def span(value: timedelta) -> str:
+    """Say how long, in its two largest units."""
+    seconds = max(value.total_seconds(), 0.0)
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes = int(seconds) // 60
+    if minutes < 60:
+        return f"{minutes} min {int(seconds) % 60} s"
+    hours = minutes // 60
+    return f"{hours} h {minutes % 60} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
+
+
+def quiet_text(text: str) -> str:
+    """Return text of unknown origin as one line that cannot drive a terminal."""
+    return "".join(character if character.isprintable() else " " for character in text)

@@ -1,0 +1,2 @@
+-- Remove the schema with everything in it.
+DROP SCHEMA IF EXISTS /*schema*/ CASCADE
