@@ -51,6 +51,11 @@ class CurrentJob(Generic[C]):
         return self._claimed.attempt
 
     @property
+    def claim_no(self) -> int:
+        """Which claim of the job this is: counts up from 1 and is never reset; the fence of its settle."""
+        return self._claimed.claim_no
+
+    @property
     def config(self) -> C:
         """The decoded config. Of a job function: a record of its parameters; what was not passed is not in it."""
         return cast("C", self._config)
