@@ -196,6 +196,9 @@ def test_an_unserialisable_argument_is_refused_and_named() -> None:
 
     with pytest.raises(InvalidConfig, match="the argument value cannot be stored: a value of type"):
         store.spec(1, threading.Lock())
+    with pytest.raises(InvalidConfig, match="the argument value cannot be stored: a text in it has a NUL"):
+        store.spec(1, ["\\\0"])
+    assert stored(store.spec(1, "\\u0000")) == b'{"n":1,"value":"\\\\u0000"}'
     circle: list[object] = []
     circle.append(circle)
     with pytest.raises(InvalidConfig, match="the argument value cannot be stored: it refers to itself"):

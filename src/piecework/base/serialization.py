@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from typing import Protocol, cast
@@ -13,7 +14,7 @@ from msgspec import inspect
 class _PydanticModel(Protocol):
     """The two methods of a `pydantic.BaseModel` that are used here, so that pydantic need not be installed."""
 
-    def model_dump(self, *, mode: str, by_alias: bool, round_trip: bool) -> object: ...
+    def model_dump(self, *, mode: str, by_alias: bool, round_trip: bool, warnings: bool) -> object: ...
     @classmethod
     def model_validate(cls, obj: object) -> object: ...
 
@@ -26,8 +27,9 @@ def _pydantic_base() -> type | None:
 def _encode_other(value: object) -> object:
     base = _pydantic_base()
     if base is not None and isinstance(value, base):
-        # round_trip leaves computed fields out: a model that forbids extra fields must read what it wrote.
-        return cast(_PydanticModel, value).model_dump(mode="json", by_alias=True, round_trip=True)
+        # round_trip leaves computed fields out: a model that forbids extra fields must read what it wrote. No warnings:
+        # what is written for a spawn is read back at once.
+        return cast(_PydanticModel, value).model_dump(mode="json", by_alias=True, round_trip=True, warnings=False)
     raise TypeError(f"a value of type {qualified_name(type(value))} cannot be written as JSON")
 
 
@@ -39,6 +41,8 @@ def _decode_other(wanted: type, value: object) -> object:
     raise TypeError(f"a value of type {qualified_name(wanted)} cannot be read from JSON")
 
 
+_NUL = re.compile(rb"(?<!\\)(\\\\)*\\u0000")
+"""An escaped NUL: an odd number of backslashes before `u0000`."""
 _encoder = msgspec.json.Encoder(enc_hook=_encode_other)
 
 
@@ -47,12 +51,15 @@ def encode(value: object) -> bytes:
 
     Raises:
         TypeError: a part of it is of a type that has no JSON form.
-        ValueError: it refers to itself, or a text in it is not valid Unicode.
+        ValueError: it refers to itself, or a text in it is not valid Unicode or has a NUL, which PostgreSQL refuses.
     """
     try:
-        return _encoder.encode(value)
+        text = _encoder.encode(value)
     except RecursionError as error:
         raise ValueError("it refers to itself or is nested too deeply to be written as JSON") from error
+    if b"\\u0000" in text and _NUL.search(text):
+        raise ValueError("a text in it has a NUL character, which PostgreSQL does not store: take it out or pass bytes")
+    return text
 
 
 def decoder(wanted: object) -> msgspec.json.Decoder[object]:
