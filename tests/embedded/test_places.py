@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from embedded.helpers import children, is_gone, is_up, pointer, postmaster, query, stop, wait_until
+from embedded.helpers import children, is_gone, is_up, pointer, query, stop, wait_until
 
 from piecework.base.errors import EmbeddedError
 from piecework.store.embedded import EmbeddedServer, acquire, binaries, remove, supervisor
