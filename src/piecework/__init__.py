@@ -31,10 +31,10 @@ from piecework.base.ids import new_id as new_id
 from piecework.jobs import Jobs as Jobs
 from piecework.model.completion import Fail as Fail
 from piecework.model.completion import Reschedule as Reschedule
-from piecework.model.error_info import ErrorInfo as ErrorInfo
 from piecework.model.retry import RetrySettings as RetrySettings
 from piecework.model.settings import LivenessSettings as LivenessSettings
 from piecework.model.settings import WorkerSettings as WorkerSettings
+from piecework.model.snapshot import ErrorInfo as ErrorInfo
 from piecework.model.snapshot import JobOutcome as JobOutcome
 from piecework.model.snapshot import JobSnapshot as JobSnapshot
 from piecework.model.snapshot import JobStatus as JobStatus
