@@ -25,6 +25,7 @@ from piecework.work.function import Async, AsyncWithJob, JobDecorator, JobFuncti
 from piecework.work.handle import JobHandle, JobHandles
 from piecework.work.job_settings import JobSettings
 from piecework.work.own_loop import OwnLoop
+from piecework.work.placement import checked_id
 from piecework.work.service import Service
 from piecework.work.spawner import JobSpec
 
@@ -141,7 +142,8 @@ class Jobs:
         """Make a function a job type: `@jobs.job`, `@jobs.job("job-type")` or `@jobs.job(queue="mail")`.
 
         The job type is the function's name unless another is given. The function's parameters, less a leading
-        `job: CurrentJob`, are what `spawn` takes; they are stored as JSON by their names. What it returns is the
+        `job: CurrentJob`, are what `spawn` takes; they are stored as JSON by their names (so a dict
+        comes back equal, but not in its order). What it returns is the
         result; it may return (or raise) `Reschedule` and `Fail` besides. An `async def` runs on the event loop of the
         worker, a `def` in a thread. It stays the function when it is called.
 
@@ -195,15 +197,17 @@ class Jobs:
 
         `send_email.handle(id)` gives a handle with the type of the result.
         """
-        return JobHandle(self._service, id, read_plain, created=False)
+        return JobHandle(self._service, checked_id(id, "jobs.handle(…)"), read_plain, created=False)
 
     async def find(self, id: JobId, /) -> JobSnapshot | None:
         """Return the job of this id as it is now, live or finished; None if there is none."""
-        return (await self._service.run(lambda store: store.load([id])))[0]
+        ids = [checked_id(id, "jobs.find(…)")]
+        return (await self._service.run(lambda store: store.load(ids)))[0]
 
     def find_sync(self, id: JobId, /) -> JobSnapshot | None:
         """Block as `find` waits."""
-        return self._service.run_sync(lambda store: store.load([id]), "find")[0]
+        ids = [checked_id(id, "jobs.find_sync(…)")]
+        return self._service.run_sync(lambda store: store.load(ids), "find")[0]
 
     @asynccontextmanager
     async def worker(self, settings: WorkerSettings = _DEFAULT_WORKER, /) -> AsyncGenerator[None]:

@@ -122,6 +122,15 @@ async def test_an_unknown_id_is_found_as_none_and_its_handle_says_so(app: App) -
         await handle.result(timeout=SOON)
 
 
+async def test_an_id_that_is_no_uuid_is_refused(app: App) -> None:
+    text: Any = str(new_id())
+    with pytest.raises(InvalidOptions, match=r"jobs.find\(…\) takes a uuid.UUID, not '"):
+        await app.jobs.find(text)
+    for handle in (app.jobs.handle, app.add.handle):
+        with pytest.raises(InvalidOptions, match=r"write UUID\('…'\)"):
+            handle(text)
+
+
 async def test_results_come_back_typed_from_async_and_plain_functions(app: App) -> None:
     async with app.jobs.worker():
         handle = await app.add.spawn(2, b=3)
@@ -239,6 +248,7 @@ async def test_bulk_refuses_what_cannot_be_meant(app: App) -> None:
     spec = app.add.spec(1)
     cases: list[tuple[Any, str]] = [
         ([], "spawn_all got no specs"),
+        (spec, "got one spec"),
         ([spec, spec], "a spec twice"),
         ([app.add], r"number 0 is <JobFunction add>: write .spec\(…\) behind it"),
         ([spec, ("a", 1)], r"number 1 is \('a', 1\)"),

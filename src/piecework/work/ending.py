@@ -44,10 +44,10 @@ async def wait_for_end(service: Service, ids: list[JobId], timeout: timedelta) -
     return _ended(ids, timeout, await service.run(lambda store: service.waiters.wait(store, ids, timeout)))
 
 
-def wait_for_end_sync(service: Service, ids: list[JobId], timeout: timedelta) -> list[JobSnapshot]:
-    """Block as `wait_for_end` waits."""
+def wait_for_end_sync(service: Service, ids: list[JobId], timeout: timedelta, verb: str) -> list[JobSnapshot]:
+    """Block as `wait_for_end` waits; `verb` is the method that the user called."""
     _check_timeout(timeout)
-    return _ended(ids, timeout, service.run_sync(lambda store: service.waiters.wait(store, ids, timeout), "result"))
+    return _ended(ids, timeout, service.run_sync(lambda store: service.waiters.wait(store, ids, timeout), verb))
 
 
 def result_of(snapshot: JobSnapshot, read: Read[T]) -> T:

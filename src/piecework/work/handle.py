@@ -45,7 +45,7 @@ class JobHandle(Generic[R]):
 
     def result_sync(self, *, timeout: timedelta) -> R:
         """Block as `result` waits."""
-        return result_of(self._ended_sync(timeout), self._read)
+        return result_of(self._ended_sync(timeout, "result"), self._read)
 
     async def wait(self, *, timeout: timedelta) -> JobOutcome[R]:
         """Wait until the job ended, in whatever way, and return how.
@@ -59,7 +59,7 @@ class JobHandle(Generic[R]):
 
     def wait_sync(self, *, timeout: timedelta) -> JobOutcome[R]:
         """Block as `wait` waits."""
-        return outcome_of(self._ended_sync(timeout), self._read)
+        return outcome_of(self._ended_sync(timeout, "wait"), self._read)
 
     async def load(self) -> JobSnapshot:
         """Return the job as it is now.
@@ -111,8 +111,8 @@ class JobHandle(Generic[R]):
         (snapshot,) = await wait_for_end(self._service, [self.id], timeout)
         return snapshot
 
-    def _ended_sync(self, timeout: timedelta) -> JobSnapshot:
-        (snapshot,) = wait_for_end_sync(self._service, [self.id], timeout)
+    def _ended_sync(self, timeout: timedelta, verb: str) -> JobSnapshot:
+        (snapshot,) = wait_for_end_sync(self._service, [self.id], timeout, verb)
         return snapshot
 
     def _found(self, loaded: list[JobSnapshot | None]) -> JobSnapshot:
@@ -160,7 +160,7 @@ class JobHandles(Sequence[JobHandle[R]]):
 
     def results_sync(self, *, timeout: timedelta) -> list[R]:
         """Block as `results` waits."""
-        return self._results_of(wait_for_end_sync(self._service, self._ids(), timeout))
+        return self._results_of(wait_for_end_sync(self._service, self._ids(), timeout, "results"))
 
     async def wait(self, *, timeout: timedelta) -> list[JobOutcome[R]]:
         """Wait until all jobs ended, in whatever way, and return how, in order.
@@ -173,7 +173,7 @@ class JobHandles(Sequence[JobHandle[R]]):
 
     def wait_sync(self, *, timeout: timedelta) -> list[JobOutcome[R]]:
         """Block as `wait` waits."""
-        return self._outcomes_of(wait_for_end_sync(self._service, self._ids(), timeout))
+        return self._outcomes_of(wait_for_end_sync(self._service, self._ids(), timeout, "wait"))
 
     async def cancel(self) -> list[bool]:
         """End all jobs as `cancelled` that have not ended; the answers are in order, as those of `JobHandle.cancel`.

@@ -71,7 +71,7 @@ class Placement(NamedTuple):
         if "tags" in options:
             placed = placed._replace(tags=checked_tags(options["tags"], "options(tags=…)"))
         if "id" in options:
-            placed = placed._replace(id=_checked_id(options["id"]))
+            placed = placed._replace(id=checked_id(options["id"], "options(id=…)"))
         return placed._timed(options)
 
     def _timed(self, options: SpawnOptions) -> Placement:
@@ -131,9 +131,10 @@ def _storable(text: str, where: str) -> str:
     return text
 
 
-def _checked_id(value: object) -> JobId:
+def checked_id(value: object, where: str) -> JobId:
+    """Return a job id: a `uuid.UUID`; else raise `InvalidOptions`."""
     if not isinstance(value, UUID):
-        raise InvalidOptions(f"options(id=…) takes a uuid.UUID, not {value!r}: write UUID('…') or piecework.new_id()")
+        raise InvalidOptions(f"{where} takes a uuid.UUID, not {value!r}: write UUID('…')")
     return value
 
 

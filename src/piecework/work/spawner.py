@@ -14,7 +14,7 @@ from piecework.model.job import NewJob
 from piecework.work.connections import AsyncConn, SyncConn
 from piecework.work.ending import Read
 from piecework.work.handle import JobHandle, JobHandles
-from piecework.work.placement import Placement, SpawnOptions
+from piecework.work.placement import Placement, SpawnOptions, checked_id
 from piecework.work.registry import RegisteredJob
 from piecework.work.service import Service
 
@@ -120,7 +120,7 @@ class JobSpawner(Generic[P, R]):
 
     def handle(self, id: JobId) -> JobHandle[R]:
         """Return a typed handle of a job of this type that was spawned elsewhere. Nothing is looked up."""
-        return JobHandle(self._service, id, self._read, created=False)
+        return JobHandle(self._service, checked_id(id, "handle(…)"), self._read, created=False)
 
     def _read(self, stored: msgspec.Raw) -> R:
         return cast("R", self._job.decode_result(stored))
@@ -159,6 +159,8 @@ def _batch(specs: Iterable[JobSpec[T]], conn: object) -> list[JobSpec[T]]:
     if conn is not None:
         raise NotBuiltYet("spawn_all(conn=…) is not built yet: this version of piecework spawns in a transaction of "
                           "its own, so spawn after yours has committed")
+    if isinstance(specs, JobSpec):
+        raise InvalidOptions("spawn_all takes a list of specs and got one spec: write spawn_all([…])")
     batch = list(specs)
     if not batch:
         raise InvalidOptions("spawn_all got no specs, so there is nothing to spawn: if that can happen, ask for it "
