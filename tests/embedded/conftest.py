@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -20,12 +22,21 @@ def home(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that every user may enter: as root, the server's user is let into no folder of pytest's."""
+    path = Path(tempfile.mkdtemp(dir="/var/tmp", prefix="piecework-"))
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture
 def clients(home: Path) -> Iterator[Callable[..., Client]]:
     """Starts clients of `home`, in processes of their own."""
     started: list[Client] = []
 
-    def start(grace: float = 0.0) -> Client:
-        started.append(Client(home, grace))
+    def start(*, programs: Path | None = None) -> Client:
+        started.append(Client(home, programs))
         return started[-1]
 
     yield start

@@ -23,9 +23,8 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 from piecework.store.embedded import acquire
-home, grace, programs = sys.argv[1:]
-bin_dir = Path(programs) if programs else None
-with acquire(Path(home), grace=timedelta(seconds=float(grace)), bin_dir=bin_dir) as server:
+home, programs = sys.argv[1:]
+with acquire(Path(home), grace=timedelta(0), bin_dir=Path(programs) if programs else None) as server:
     print(server.dsn, flush=True)
     sys.stdin.read()
 """
@@ -34,9 +33,9 @@ with acquire(Path(home), grace=timedelta(seconds=float(grace)), bin_dir=bin_dir)
 class Client:
     """A process that holds a lease until it is told to leave, or killed."""
 
-    def __init__(self, home: Path, grace: float = 0.0, programs: Path | None = None) -> None:
+    def __init__(self, home: Path, programs: Path | None) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-c", CLIENT, str(home), str(grace), str(programs or "")],
+            [sys.executable, "-c", CLIENT, str(home), str(programs or "")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -6,9 +6,8 @@ import os
 import shutil
 import signal
 import subprocess
-import threading
-import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
@@ -35,40 +34,54 @@ from piecework.store.embedded import EmbeddedServer, acquire, remove
 from piecework.store.embedded.home import Home, server_account
 
 
-def in_initdb(home: Path) -> Path | None:
+@pytest.fixture
+def endless_initdb(open_folder: Path) -> Path:
+    """Programs whose initdb makes the first files of a data folder, and never ends."""
+    programs = open_folder / "bin"
+    programs.mkdir()
+    scripts = {"postgres": 'echo "postgres (PostgreSQL) 18.0"', "initdb": 'echo 18 >"$2/PG_VERSION"; exec sleep 600'}
+    for name, script in scripts.items():
+        (programs / name).write_text(f"#!/bin/sh\n{script}\n")
+        (programs / name).chmod(0o755)
+    return programs
+
+
+def begun_data(home: Path) -> list[Path]:
+    """Data folders that initdb has begun and not finished."""
     found = Home(home).read_pointer()
-    return next(iter(found.data.parent.glob("initdb-*")), None) if found else None
+    return list(found.data.parent.glob("initdb-*/PG_VERSION")) if found else []
 
 
-def test_a_supervisor_killed_during_initdb_leaves_a_home_that_works(home: Path, clients: Callable[..., Client]) -> None:
-    client = clients()
-    wait_until(lambda: in_initdb(home))
-    os.kill(pointer(home).supervisor, signal.SIGKILL)
+def test_a_supervisor_killed_during_initdb_leaves_a_home_that_works(
+    home: Path, clients: Callable[..., Client], endless_initdb: Path
+) -> None:
+    client = clients(programs=endless_initdb)
+    wait_until(lambda: begun_data(home))
+    supervisor = pointer(home).supervisor
+    (initdb,) = children(supervisor)
     client.kill()
-    assert not pointer(home).data.exists()
+    os.kill(supervisor, signal.SIGKILL)
+    wait_until(lambda: is_gone(initdb))
+    assert begun_data(home)
     with acquire(home, grace=timedelta(0)) as server:
         assert query(server.dsn, "SELECT current_database()") == "piecework"
-    assert in_initdb(home) is None
+    assert not begun_data(home)
 
 
-def test_a_killed_initdb_is_reported_and_leaves_a_home_that_works(home: Path) -> None:
-    killed: list[int] = []
+def test_a_killed_initdb_is_reported_and_leaves_a_home_that_works(home: Path, endless_initdb: Path) -> None:
+    def kill() -> None:
+        wait_until(lambda: begun_data(home))
+        (initdb,) = children(pointer(home).supervisor)
+        os.kill(initdb, signal.SIGKILL)
 
-    def kill_initdb() -> None:
-        wait_until(lambda: in_initdb(home) and children(pointer(home).supervisor))
-        killed.extend(children(pointer(home).supervisor))
-        os.kill(killed[0], signal.SIGKILL)
-
-    killer = threading.Thread(target=kill_initdb)
-    killer.start()
-    with pytest.raises(EmbeddedError, match="initdb failed with code -9"):
-        acquire(home, grace=timedelta(0))
-    killer.join()
-    wait_until(lambda: not is_up(home))
-    assert not pointer(home).data.exists()
+    with ThreadPoolExecutor(1) as thread:
+        killing = thread.submit(kill)
+        with pytest.raises(EmbeddedError, match="initdb failed with code -9"):
+            acquire(home, bin_dir=endless_initdb)
+        killing.result()
+    assert not begun_data(home)
     with acquire(home, grace=timedelta(0)) as server:
         assert query(server.dsn, "SELECT 1") == "1"
-    assert in_initdb(home) is None
 
 
 def test_a_killed_postmaster_comes_back_under_the_same_dsn(home: Path, server: EmbeddedServer) -> None:
@@ -103,7 +116,7 @@ def test_a_killed_supervisor_takes_the_server_along_and_ensure_brings_both_back(
     dsn, supervisor, killed = server.dsn, pointer(home).supervisor, postmaster(home)
     query(dsn, "CREATE TABLE kept AS SELECT 42 AS n")
     os.kill(supervisor, signal.SIGKILL)
-    wait_until(lambda: is_gone(killed), within=10)
+    wait_until(lambda: is_gone(killed))
     server.ensure()
     assert server.dsn == dsn
     assert query(dsn, "SELECT n FROM kept") == "42"
@@ -196,10 +209,8 @@ def test_data_that_does_not_start_is_reported_with_the_end_of_the_log(home: Path
     acquire(home, grace=timedelta(0)).close()
     wait_until(lambda: not is_up(home))
     (pointer(home).data / "global" / "pg_control").unlink()
-    start = time.monotonic()
     with pytest.raises(EmbeddedError, match=r"(?s)does not start on .*server\.log:\n.*pg_control"):
         acquire(home, grace=timedelta(0))
-    assert time.monotonic() - start < 20
     wait_until(lambda: not is_up(home))
     remove(home)
     with acquire(home, grace=timedelta(0)) as server:

@@ -9,8 +9,6 @@ import signal
 import stat
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -101,15 +99,10 @@ def test_a_home_may_have_any_name(tmp_path: Path, name: str) -> None:
 
 
 def test_where_the_path_is_too_long_the_socket_is_in_a_short_private_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    open_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    long = tmp_path / ("x" * 100)
-    if os.geteuid() == 0:
-        long = Path(tempfile.mkdtemp(dir="/var/tmp")) / ("x" * 100)
-        long.mkdir()
-        for folder in (long, long.parent):
-            folder.chmod(0o755)
-        monkeypatch.setenv("PIECEWORK_DATA_ROOT", str(long))
+    long = open_folder / ("x" * 100)
+    monkeypatch.setenv("PIECEWORK_DATA_ROOT", str(long))
     home = long / "home"
     try:
         with acquire(home, grace=timedelta(0)) as server:
@@ -127,7 +120,6 @@ def test_where_the_path_is_too_long_the_socket_is_in_a_short_private_folder(
     finally:
         stop(home)
         remove(home)
-        shutil.rmtree(long.parent, ignore_errors=True)
 
 
 class TestRootsData:
@@ -184,18 +176,11 @@ def private_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return private / source.relative_to(package.parent)
 
 
-@pytest.fixture
-def data_parent(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    path = Path(tempfile.mkdtemp(dir="/var/tmp"))
-    path.chmod(0o755)
-    monkeypatch.setenv("PIECEWORK_DATA_ROOT", str(path))
-    yield path
-    shutil.rmtree(path)
-
-
 def test_programs_that_the_servers_user_cannot_reach_are_copied_and_copied_anew_when_they_change(
-    home: Path, private_programs: Path, data_parent: Path
+    home: Path, private_programs: Path, open_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("PIECEWORK_DATA_ROOT", str(open_folder))
+
     def programs() -> Path:
         with acquire(home, bin_dir=private_programs, grace=timedelta(0)) as server:
             assert query(server.dsn, "SELECT 1") == "1"
@@ -207,7 +192,7 @@ def test_programs_that_the_servers_user_cannot_reach_are_copied_and_copied_anew_
     os.utime(private_programs / "postgres", (1, 1))
     second = programs()
     if os.geteuid() == 0:
-        assert data_parent in first.parents
+        assert open_folder in first.parents
         assert second != first
         assert not first.exists()  # nobody needs it any more
     else:
@@ -227,8 +212,8 @@ def python_for(switch: dict[str, Any]) -> str:
     raise FileNotFoundError("no Python 3.11 or newer that user nobody can run")
 
 
-def test_the_server_of_a_plain_user_needs_nothing_of_root(private_programs: Path) -> None:
-    folder = Path(tempfile.mkdtemp(dir="/var/tmp"))
+def test_the_server_of_a_plain_user_needs_nothing_of_root(private_programs: Path, open_folder: Path) -> None:
+    folder = open_folder
     user = pwd.getpwnam("nobody") if os.geteuid() == 0 else pwd.getpwuid(os.geteuid())
     # The sources and the programs may be where only root can go; nothing but the standard library is needed with them.
     package = private_programs.parent.parent
@@ -264,7 +249,6 @@ with acquire(Path("home"), bin_dir=Path(sys.argv[2])) as server:
             client.kill()
     finally:
         stop(home)
-        shutil.rmtree(folder)
 
 
 def test_the_supervisor_keeps_nothing_of_the_process_that_started_it(home: Path, tmp_path: Path) -> None:
@@ -296,6 +280,12 @@ def test_a_long_log_is_moved_aside(home: Path) -> None:
     with acquire(home, grace=timedelta(0)):
         assert place.log.stat().st_size < supervisor.MAX_LOG
         assert place.log.with_suffix(".log.1").stat().st_size == supervisor.MAX_LOG + 1
+
+
+def test_windows_is_told_to_use_a_database_url(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    with pytest.raises(EmbeddedError, match=r"Windows: give a database URL \(PIECEWORK_DATABASE_URL\)"):
+        acquire(home)
 
 
 def test_a_client_imports_nothing_of_the_command_line() -> None:

@@ -53,7 +53,7 @@ def test_the_server_stops_when_its_last_client_is_killed(home: Path, clients: Ca
     client.dsn()
     process = postmaster(home)
     client.kill()
-    wait_until(lambda: is_gone(process), within=10)
+    wait_until(lambda: is_gone(process))
     wait_until(lambda: not is_up(home))
     assert "database system is shut down" in log(home)
 

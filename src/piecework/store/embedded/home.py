@@ -84,7 +84,7 @@ class Home:
             _write_if_missing(resolved / ".gitignore", GITIGNORE)
         except OSError as error:
             raise EmbeddedError(
-                f"the folder {chosen.absolute()} of the embedded PostgreSQL cannot be made or used ({error}): "
+                f"the folder {chosen} of the embedded PostgreSQL cannot be made or used ({error}): "
                 "set PIECEWORK_HOME to a folder that can be written, or give a database URL"
             ) from error
         return cls(resolved)
