@@ -195,6 +195,8 @@ async def test_without_any_url_the_embedded_server_is_used_and_given_back(
         ({"max_connections": 0}, "max_connections=0"),
         ({"max_connections": "4"}, "max_connections='4'"),
         ({"dsn": 5}, "the DSN is a text"),
+        ({"schema": ""}, "schema=''"),
+        ({"schema": "pg_jobs"}, "schema='pg_jobs'"),
     ],
 )
 def test_a_wrong_argument_is_an_error_where_the_jobs_is_made(arguments: dict[str, Any], says: str) -> None:
@@ -261,6 +263,38 @@ def test_an_interrupt_ends_a_blocking_wait(dsn: str) -> None:
         with pytest.raises(KeyboardInterrupt):
             handle.wait_sync(timeout=SOON)
         assert handle.cancel_sync()
+
+
+def test_closing_ends_what_blocks_in_other_threads(dsn: str) -> None:
+    jobs = Jobs(dsn)
+    count = counting(jobs)
+    with ThreadPoolExecutor(2) as pool:
+        with jobs:
+            handle = count.spawn_sync(1)
+            waiting = pool.submit(lambda: handle.result_sync(timeout=SOON))
+            stuck = pool.submit(lambda: jobs._service.run_sync(lambda store: asyncio.sleep(1000), "sleep"))
+            while not jobs._service.waiters._waits or not stuck.running():
+                time.sleep(0.001)
+        with pytest.raises(NotOpen, match="closed during a wait"):
+            waiting.result(timeout=10)
+        with pytest.raises(NotOpen, match=r"closed while the call was under way|is not open"):
+            stuck.result(timeout=10)
+
+
+def test_a_cancelled_wait_on_another_loop_is_a_cancellation(dsn: str) -> None:
+    jobs = Jobs(dsn)
+    count = counting(jobs)
+
+    async def elsewhere() -> None:
+        handle = await count.spawn(5)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await handle.result(timeout=SOON)
+        assert await handle.cancel()
+
+    with jobs:
+        asyncio.run(elsewhere())
+        assert jobs._service.waiters._waits == {}
 
 
 def test_run_worker_works_until_it_is_told_to_stop(dsn: str, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from piecework.base.errors import ConfigurationError
 from piecework.store.embedded import EmbeddedServer, acquire
+from piecework.store.statements import Statements
 from piecework.store.store import Store
 
 DSN_VARIABLE = "PIECEWORK_DATABASE_URL"
@@ -28,6 +29,7 @@ class DatabaseSettings:
             raise ConfigurationError(f"Jobs({self.dsn!r}): the DSN is a text, as in Jobs('postgresql://…')")
         if type(self.max_connections) is not int or self.max_connections < 1:
             raise ConfigurationError(f"Jobs(max_connections={self.max_connections!r}) takes an int of 1 or more")
+        Statements(self.schema)  # refuses what cannot be a schema's name
 
 
 class Database:
