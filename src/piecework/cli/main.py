@@ -18,6 +18,7 @@ from piecework.base.errors import (
 
 # In the order of the help. A module is imported when its command is asked for.
 _COMMANDS = {
+    "demo": "piecework.cli.demo.command",
     "worker": "piecework.cli.worker",
     "migrate": "piecework.cli.migrate",
     "status": "piecework.cli.status",
