@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Mapping
 
 from piecework.model.job import ClaimedJob
 from piecework.model.settings import WorkerSettings
@@ -52,20 +51,20 @@ class Capacity:
         """How many more `def` jobs may be claimed: each has its thread from the start."""
         return max(self._threads - self._held_in_threads, 0)
 
-    def caps(self, limits: Mapping[str, int]) -> dict[str, int]:
-        """Return the room left of each job type with a limit of its own."""
-        return {job_type: max(limit - self._held[job_type], 0) for job_type, limit in limits.items()}
+    def room_of(self, job_type: str, limit: int) -> int:
+        """How many more jobs of a type with a limit of its own may be claimed."""
+        return max(limit - self._held[job_type], 0)
 
-    def reserve(self, job: ClaimedJob, *, in_thread: bool) -> None:
-        """Count a job that was claimed."""
+    def reserve(self, job_type: str, *, in_thread: bool) -> None:
+        """Count a job that was claimed, under the present name of its type."""
         self.held += 1
-        self._held[job.job_type] += 1
+        self._held[job_type] += 1
         self._held_in_threads += in_thread
 
-    def free(self, job: ClaimedJob, *, in_thread: bool, started: bool) -> None:
+    def free(self, job_type: str, *, in_thread: bool, started: bool) -> None:
         """Give back what a job had reserved."""
         self.held -= 1
-        self._held[job.job_type] -= 1
+        self._held[job_type] -= 1
         self._held_in_threads -= in_thread
         self.started -= started
 
@@ -73,3 +72,7 @@ class Capacity:
         """Note how long a run took: prefetching follows from it."""
         mean = self._mean_run
         self._mean_run = seconds if mean is None else mean + _EWMA * (seconds - mean)
+
+    def overestimated(self) -> None:
+        """Note that what was prefetched did not get its turn: prefetch no more until runs have been short for long."""
+        self._mean_run = 1.0

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
 
 from piecework.base.errors import DatabaseError
 from piecework.engine.agenda import Agenda
@@ -16,7 +16,7 @@ from piecework.model.settings import WorkerSettings
 from piecework.store import claiming
 from piecework.store.claiming import WorkerGone
 from piecework.store.link import Link
-from piecework.work.registry import Registry
+from piecework.work.registry import RegisteredJob, Registry
 
 log = logging.getLogger("piecework.worker")
 _MOST = 500
@@ -170,12 +170,25 @@ class Claimer:
     def _allot(self, most: int) -> list[tuple[Lane, int]]:
         names = self._registry.job_types
         registered = {name: job for name in names if (job := self._registry.get(name)) is not None}
-        limits = {n: job.max_concurrent_per_process for n, job in registered.items()}
-        caps = self._executor.capacity.caps({n: limit for n, limit in limits.items() if limit is not None})
         plain = frozenset(n for n, job in registered.items() if not job.is_async)
         self._rotation += 1
         shared = (plain, self._executor.capacity.free_threads)
-        return allot(sorted(self._agenda.due), most, caps, shared, self._rotation)
+        return allot(sorted(self._agenda.due), most, self._caps(registered), shared, self._rotation)
+
+    def _caps(self, registered: Mapping[str, RegisteredJob]) -> dict[str, int]:
+        """Return the room left of each job type with a limit of its own. Its former names share it, by turns."""
+        caps: dict[str, int] = {}
+        due: defaultdict[RegisteredJob, list[str]] = defaultdict(list)
+        for name in sorted({lane.job_type for lane in self._agenda.due}):
+            job = registered.get(name)
+            if job is not None and job.max_concurrent_per_process is not None:
+                due[job].append(name)
+                caps[name] = 0
+        for job, names in due.items():
+            assert job.max_concurrent_per_process is not None
+            room = self._executor.capacity.room_of(job.job_type, job.max_concurrent_per_process)
+            caps[names[self._rotation % len(names)]] = room
+        return caps
 
     def _drain(self, asked: Sequence[tuple[Lane, int]], jobs: Sequence[ClaimedJob], most: int, now: float) -> None:
         if len(jobs) == most:
@@ -199,6 +212,7 @@ class Claimer:
         if front is not self._front:
             self._front, self._front_since = front, now
         elif front is not None and now - self._front_since > _STALE:
+            self._executor.capacity.overestimated()
             self._executor.release_waiting()
 
     async def _sleep(self, until: float) -> None:

@@ -80,7 +80,7 @@ class Executor:
             assert registered is not None, "only registered job types are claimed"
             held = Held(job, registered, worker_id)
             self.held[job.id] = held
-            self.capacity.reserve(job, in_thread=held.in_thread)
+            self.capacity.reserve(registered.job_type, in_thread=held.in_thread)
             self.capacity.waiting.append(job)
         self.start_waiting()
 
@@ -97,7 +97,7 @@ class Executor:
         held = self.held.get(settlement.job.id)
         if held is not None and held.job.claim_no == settlement.job.claim_no:
             del self.held[settlement.job.id]
-            self.capacity.free(held.job, in_thread=held.in_thread, started=held.started is not None)
+            self._free(held)
         if answer == "lost":
             log.warning(
                 "job %s (%s): its claim %d was lost, its end (%s) changed nothing",
@@ -222,8 +222,12 @@ class Executor:
         """Forget a claim that is another worker's now."""
         if self.held.get(held.job.id) is held:
             del self.held[held.job.id]
-            self.capacity.free(held.job, in_thread=held.in_thread, started=held.started is not None)
+            self._free(held)
             self._freed()
+
+    def _free(self, held: Held) -> None:
+        started = held.started is not None
+        self.capacity.free(held.registered.job_type, in_thread=held.in_thread, started=started)
 
     def _report(self, settlement: Settlement) -> None:
         job, error = settlement.job, settlement.error
