@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,7 +40,17 @@ def pytest_configure(config: pytest.Config) -> None:
         folder = tempfile.mkdtemp(prefix="piecework-tests-")
         os.chmod(folder, 0o711)  # the servers' user passes through
         os.environ["PIECEWORK_DATA_ROOT"] = folder  # also for the processes that xdist starts
-        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+        config.add_cleanup(lambda: remove_when_stopped(Path(folder)))
+
+
+def remove_when_stopped(folder: Path) -> None:
+    """Remove the data of servers that nobody uses any more: each stops a few seconds after its last client."""
+    from piecework.store.embedded.locks import is_held
+
+    deadline = time.monotonic() + 15
+    while any(is_held(lock) for lock in folder.glob("*/server.lock")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.hookimpl(trylast=True)

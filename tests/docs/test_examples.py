@@ -56,8 +56,9 @@ def name_of(document: Path) -> str:
 
 
 def surroundings(folder: Path) -> dict[str, str]:
-    """What a new shell has: this Python first on the path, and no settings."""
-    return {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HOME": str(folder)}
+    """What a new shell has, this Python first on the path; and where servers of root leave their data."""
+    kept = {name: os.environ[name] for name in ("PIECEWORK_DATA_ROOT",) if name in os.environ}
+    return {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HOME": str(folder)} | kept
 
 
 def run(command: list[str], folder: Path) -> str:
