@@ -6,7 +6,6 @@ import ast
 import re
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -190,11 +189,11 @@ def test_an_sql_file_holds_one_statement() -> None:
         assert len([each for each in bare.split(";") if each.strip()]) == 1, path.name
 
 
-def test_every_sql_statement_has_exactly_one_caller() -> None:
-    callers: Counter[str] = Counter()
-    for path in STORE.rglob("*.py"):
-        callers.update(re.findall(r"\bsql\(\s*\"(\w+)\"\s*\)", path.read_text()))
-    assert callers == Counter(path.stem for path in sql_files("sql"))
+def test_every_sql_statement_is_called_and_every_call_has_its_statement() -> None:
+    called: set[str] = set()
+    for path in STORE.glob("*.py"):
+        called.update(re.findall(r"\b(?:sql|value|rows|_run)\(\s*\"(\w+)\"", path.read_text()))
+    assert called == {path.stem for path in sql_files("sql")}
 
 
 def test_every_sql_function_is_called() -> None:

@@ -165,7 +165,7 @@ class Claimer:
             self._last_full = now
             if self._declared:
                 self._declared = False
-                await self._link.value("declare_busy", worker_id)
+                await claiming.declare_busy(self._link, worker_id)
 
     def _allot(self, most: int) -> list[tuple[Lane, int]]:
         names = self._registry.job_types
@@ -199,7 +199,7 @@ class Claimer:
     async def _rest(self, now: float) -> None:
         """Sleep until the next event; declared idle first, once a second has gone by without a full claim."""
         if not self._declared and now - self._last_full >= _STAY_BUSY:
-            await self._link.value("declare_idle", self.worker_id, list(self._settings.queues))
+            await claiming.declare_idle(self._link, self.worker_id, self._settings.queues)
             self._declared = True
             self._agenda.look_now()
             return

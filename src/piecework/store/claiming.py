@@ -58,6 +58,16 @@ async def owned(link: Link, worker_id: str) -> list[ClaimedJob]:
     return [] if answer is None else _decode_jobs(str(answer))
 
 
+async def declare_idle(link: Link, worker_id: str, queues: Sequence[str]) -> None:
+    """Say that this worker sleeps: from the commit on, spawns send hints. What came before has to be looked for."""
+    await link.value("declare_idle", worker_id, list(queues))
+
+
+async def declare_busy(link: Link, worker_id: str) -> None:
+    """Say that this worker looks by itself."""
+    await link.value("declare_busy", worker_id)
+
+
 def _order(job: ClaimedJob) -> tuple[int, int, str]:
     return job.priority, job.run_at, job.id
 

@@ -57,7 +57,7 @@ def describe(dsn: str) -> str:
     return f"{where}{port} database {parts.get('dbname') or parts.get('user') or 'default'!r}"
 
 
-async def connect(dsn: str, session: str) -> AsyncConnection:
+async def connect(dsn: str, session: bytes) -> AsyncConnection:
     """Open an asynchronous connection in autocommit mode and run `session`, the statement that pins its defaults.
 
     Raises:
@@ -66,19 +66,19 @@ async def connect(dsn: str, session: str) -> AsyncConnection:
     with translated(dsn):
         conn = await psycopg.AsyncConnection.connect(dsn, autocommit=True, cursor_factory=psycopg.AsyncRawCursor)
         try:
-            await conn.execute(session.encode())
+            await conn.execute(session)
         except BaseException:
             await conn.close()
             raise
         return conn
 
 
-def connect_sync(dsn: str, session: str) -> Connection:
+def connect_sync(dsn: str, session: bytes) -> Connection:
     """The blocking twin of `connect`."""
     with translated(dsn):
         conn = psycopg.Connection.connect(dsn, autocommit=True, cursor_factory=psycopg.RawCursor)
         try:
-            conn.execute(session.encode())
+            conn.execute(session)
         except BaseException:
             conn.close()
             raise
@@ -95,6 +95,8 @@ def _message(error: psycopg.Error) -> str:
 @contextmanager
 def translated(dsn: str) -> Generator[None]:
     """Turn the driver's errors into piecework's, where a user can do something about them.
+
+    What is wrong with a value (DataError, `LIMIT_ERRORS`) is left to the caller.
 
     Raises:
         DatabaseUnreachable: the server cannot be reached, refuses connections, is starting, or the connection broke.
@@ -124,6 +126,8 @@ def translated(dsn: str) -> Generator[None]:
         state = error.sqlstate
         if _is_login(str(error)) and state is None:
             raise _refused_login(dsn, error) from error
+        if isinstance(error, LIMIT_ERRORS):
+            raise
         if state is None or state.startswith(_CONNECTION_STATES):
             raise DatabaseUnreachable(
                 f"no connection to PostgreSQL at {describe(dsn)}: {_message(error)}. "
@@ -131,6 +135,9 @@ def translated(dsn: str) -> Generator[None]:
             ) from error
         raise DatabaseError(f"PostgreSQL at {describe(dsn)} cannot do it now: {_message(error)} ({state})") from error
 
+
+# Class 54, operational errors to the driver: a value is too long or too deeply nested, now and the next time.
+LIMIT_ERRORS = (psycopg.errors.ProgramLimitExceeded, psycopg.errors.StatementTooComplex)
 
 # Class 08: the connection; 57P: the server stops, crashed or starts; 53300: all connections are taken.
 _CONNECTION_STATES = ("08", "57P", "53300")

@@ -23,7 +23,7 @@ class Connections:
             comes back.
     """
 
-    def __init__(self, dsn: str, session: str, most: int, revive: Callable[[], object] | None = None) -> None:
+    def __init__(self, dsn: str, session: bytes, most: int, revive: Callable[[], object] | None = None) -> None:
         self._dsn = dsn
         self._session = session
         self._room = asyncio.Semaphore(most)

@@ -89,7 +89,7 @@ class Link:
         conn = await self.connection()
         try:
             with translated(self.dsn):
-                cursor = await conn.execute(self.statements.sql(statement).encode(), params)
+                cursor = await conn.execute(self.statements.sql(statement), params)
                 row = await cursor.fetchone() if cursor.description is not None else None
         except DatabaseError as error:
             self.health.lost(self, error)

@@ -108,7 +108,7 @@ class Pulse:
             with translated(self._dsn):
                 if self._conn is None or self._conn.closed:
                     self._conn = connect_sync(self._dsn, self._statements.sql("pin_session"))
-                cursor = self._conn.execute(self._statements.sql(statement).encode(), params)
+                cursor = self._conn.execute(self._statements.sql(statement), params)
                 return cursor.fetchall() if cursor.description is not None else []
         except BaseException:
             self.close()

@@ -58,14 +58,14 @@ class SchemaState:
 
 async def schema_state(conn: AsyncConnection, statements: Statements) -> SchemaState:
     """Read what the schema has; works on a database that has never seen piecework."""
-    row = await (await conn.execute(statements.sql("schema_state").encode())).fetchone()
+    row = await (await conn.execute(statements.sql("schema_state"))).fetchone()
     assert row is not None
     applied: list[tuple[object, ...]] = []
     functions: list[tuple[object, ...]] = []
     if row[0]:
-        applied = await (await conn.execute(statements.sql("applied_migrations").encode())).fetchall()
+        applied = await (await conn.execute(statements.sql("applied_migrations"))).fetchall()
     if row[1]:
-        functions = await (await conn.execute(statements.sql("installed_functions").encode())).fetchall()
+        functions = await (await conn.execute(statements.sql("installed_functions"))).fetchall()
     return SchemaState(
         version=int(str(applied[-1][0])) if applied else 0,
         supports=int(str(applied[-1][3])) if applied else 0,
@@ -129,29 +129,34 @@ async def migrate(conn: AsyncConnection, statements: Statements) -> list[str]:
         return []
     applied: list[str] = []
     async with conn.transaction():
-        await conn.execute(statements.sql("lock_migrations").encode(), [statements.schema])
+        await conn.execute(statements.sql("lock_migrations"), [statements.schema])
         state = await schema_state(conn, statements)
         if state.version == 0:
-            if not state.may_create and not state.checksums:
-                raise PermissionDenied(
-                    f"the schema {statements.schema!r} does not exist and the database role may not create "
-                    "it: run `piecework migrate` with a role that has CREATE on the database"
-                )
-            for name in ("create_schema", "create_migrations", "create_functions"):
-                await conn.execute(statements.sql(name).encode())
+            await _create_schema(conn, statements, state)
         for migration in migrations():
             if migration.version > state.version:
                 await conn.execute(statements.render(migration.file.text).encode())
                 await conn.execute(
-                    statements.sql("record_migration").encode(),
+                    statements.sql("record_migration"),
                     [migration.version, migration.file.name, migration.file.checksum, migration.supports],
                 )
                 applied.append(migration.file.name)
         if state.version <= code_version():
             for file in state.outdated_functions:
                 await conn.execute(statements.render(file.text).encode())
-                await conn.execute(statements.sql("record_function").encode(), [file.name, file.checksum])
+                await conn.execute(statements.sql("record_function"), [file.name, file.checksum])
                 applied.append(file.name)
-        await conn.execute(statements.sql("add_partitions").encode(), [_DAYS_AHEAD])
+        await conn.execute(statements.sql("add_partitions"), [_DAYS_AHEAD])
     check(await schema_state(conn, statements), statements.schema)
     return applied
+
+
+async def _create_schema(conn: AsyncConnection, statements: Statements, state: SchemaState) -> None:
+    if not state.may_create:
+        raise PermissionDenied(
+            f"the schema {statements.schema!r} does not exist and the database role may not create it: "
+            "run `piecework migrate` with a role that has CREATE on the database"
+        )
+    await conn.execute(statements.sql("create_schema"))
+    await conn.execute(statements.sql("create_migrations"))
+    await conn.execute(statements.sql("create_functions"))

@@ -134,6 +134,6 @@ async def drop_schema(store: Store) -> None:
     conn = await connect(store.dsn, store.statements.sql("pin_session"))
     try:
         with translated(store.dsn):
-            await conn.execute(store.statements.sql("drop_schema").encode())
+            await conn.execute(store.statements.sql("drop_schema"))
     finally:
         await conn.close()

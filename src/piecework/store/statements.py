@@ -61,14 +61,14 @@ class Statements:
         return _TOKEN.sub(lambda match: values[match.group(1)], text)
 
     @cached_property
-    def _rendered(self) -> dict[str, str]:
+    def _rendered(self) -> dict[str, bytes]:
         return {}
 
-    def sql(self, name: str) -> str:
-        """Return the statement of `sql/<name>.sql` for this schema."""
+    def sql(self, name: str) -> bytes:
+        """Return the statement of `sql/<name>.sql` for this schema, as the driver takes it."""
         text = self._rendered.get(name)
         if text is None:
-            text = self._rendered[name] = self.render(_read("sql", name + ".sql"))
+            text = self._rendered[name] = self.render(_read("sql", name + ".sql")).encode()
         return text
 
 
