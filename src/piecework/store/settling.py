@@ -11,6 +11,7 @@ import psycopg
 
 from piecework.model.settlement import Settlement
 from piecework.model.snapshot import ErrorInfo
+from piecework.store.connection import LIMIT_ERRORS
 from piecework.store.link import Link
 
 Answer: TypeAlias = Literal["landed", "landed before", "locked", "lost"]
@@ -62,6 +63,8 @@ async def settle(link: Link, worker_id: str, settlements: Sequence[Settlement], 
             raise
         await link.value("add_partitions", _DAYS_AHEAD)
         answer = await link.value("settle", worker_id, ids, claim_nos, moves, ages, text)
+    except LIMIT_ERRORS as error:
+        raise psycopg.DataError(str(error)) from error
     answers: list[Answer] = ["landed"] * len(settlements)
     if answer is not None:
         for position, word in _decode(str(answer)):

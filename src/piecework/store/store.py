@@ -15,7 +15,7 @@ from piecework.base.ids import JobId
 from piecework.model.job import NewJob
 from piecework.model.snapshot import JobSnapshot
 from piecework.store import migrating, reading
-from piecework.store.connection import AsyncConnection, complete_dsn, translated
+from piecework.store.connection import LIMIT_ERRORS, AsyncConnection, complete_dsn, translated
 from piecework.store.connections import Connections
 from piecework.store.statements import Statements
 
@@ -24,6 +24,7 @@ RetryAnswer: TypeAlias = Literal["retried", "live", "unknown"]
 
 T = TypeVar("T")
 _encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder().decode
 _DAYS_AHEAD = 7
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -86,8 +87,8 @@ class Store:
     async def spawn(self, jobs: Sequence[NewJob]) -> None:
         """Insert jobs, all or none, in one round trip and one transaction.
 
-        When the connection breaks before the answer, the same insert is sent once more: the ids say whether the first
-        one landed.
+        When the connection breaks before the answer, the same insert is sent once more. That it then meets its own jobs
+        says that the first one landed.
 
         Raises:
             JobAlreadyExists: a job with an id that the caller chose exists, live or finished; names it.
@@ -95,27 +96,38 @@ class Store:
             DatabaseUnreachable, PermissionDenied, MigrationsNeeded
         """
         payload = _encode(jobs).decode()
-        sent_before = False
+        sent = 0
 
         async def insert(conn: AsyncConnection) -> None:
-            nonlocal sent_before
-            again, sent_before = sent_before, True
+            nonlocal sent
+            sent += 1
             try:
-                await conn.execute(self.statements.sql("spawn").encode(), [payload])
+                await conn.execute(self.statements.sql("spawn"), [payload])
             except psycopg.errors.UniqueViolation as error:
-                if again:
-                    return
                 raise JobAlreadyExists(
                     f"a job with this id exists already: {_id_in(error)}. Nothing was spawned; look "
                     "at it with jobs.handle(id), or leave the id out"
                 ) from None
-            except psycopg.DataError as error:
+            except (psycopg.DataError, psycopg.errors.NotNullViolation, *LIMIT_ERRORS) as error:
                 raise InvalidConfig(
                     f"PostgreSQL refuses a value of the job: {error.diag.message_primary}; "
                     f"{error.diag.message_detail or error.sqlstate}. Nothing was spawned"
                 ) from None
 
-        await self._call(insert)
+        try:
+            await self._call(insert)
+        except JobAlreadyExists:
+            if sent < 2 or not await self._are_there(jobs):
+                raise
+
+    async def _are_there(self, jobs: Sequence[NewJob]) -> bool:
+        # A caller's id may have been another job's before the first sending, so the job itself is compared.
+        found = await self.load([UUID(job.id) for job in jobs])
+        return all(
+            there is not None
+            and (not job.chosen or (there.job_type == job.job_type and _decode(there.config) == _decode(job.config)))
+            for there, job in zip(found, jobs, strict=True)
+        )
 
     async def load(self, ids: Sequence[JobId]) -> list[JobSnapshot | None]:
         """Return the jobs of these ids in their order, None for an unknown one. One statement, never torn."""
@@ -149,7 +161,7 @@ class Store:
         """Run the statement of `sql/<statement>.sql` and return its rows."""
 
         async def fetch(conn: AsyncConnection) -> list[tuple[object, ...]]:
-            return await (await conn.execute(self.statements.sql(statement).encode(), params)).fetchall()
+            return await (await conn.execute(self.statements.sql(statement), params)).fetchall()
 
         return await self._call(fetch)
 
@@ -166,7 +178,7 @@ class Store:
                         except psycopg.errors.CheckViolation as error:
                             if "no partition" not in str(error):
                                 raise
-                            await conn.execute(self.statements.sql("add_partitions").encode(), [_DAYS_AHEAD])
+                            await conn.execute(self.statements.sql("add_partitions"), [_DAYS_AHEAD])
                             return await call(conn)
             except DatabaseUnreachable:
                 if last:

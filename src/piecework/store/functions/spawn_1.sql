@@ -28,7 +28,7 @@ BEGIN
 
     -- A caller's id may be that of a job that has ended. Looked up after the insert, in a statement of its own: a settle
     -- that the insert waited for is seen (design review, section 7).
-    IF p_jobs LIKE '%"chosen":true%' THEN
+    IF p_jobs LIKE '%"chosen"%' THEN
         SELECT array_agg(c.id) INTO v_chosen
         FROM jsonb_to_recordset(p_jobs::jsonb) AS c (id uuid, chosen boolean) WHERE c.chosen;
         IF v_chosen IS NOT NULL AND current_setting('transaction_isolation') <> 'read committed' THEN
