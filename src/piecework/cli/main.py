@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from importlib import import_module
 from typing import Never
 
@@ -50,7 +51,7 @@ class Piecework(click.Group):
                 raise
             click.echo(f"Error: {error}", err=True)
             ctx.exit(exit_code(error))
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, asyncio.CancelledError):
             ctx.exit(INTERRUPTED)
 
 

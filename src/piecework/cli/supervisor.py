@@ -62,7 +62,8 @@ class _Supervisor:
             began = now()
             pid, code = await self._live()
             if self._stopping.is_set():
-                self._code = max(self._code, min(abs(code), 1))
+                # What the signal ended by its default had not begun to work, or had drained.
+                self._code = max(self._code, int(code not in (0, -signal.SIGTERM)))
                 return
             if code == _USAGE:
                 self._code = _USAGE

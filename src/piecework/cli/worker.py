@@ -108,7 +108,8 @@ def _command_line(options: WorkerOptions) -> list[str]:
 
 def _leave() -> None:
     """End the process even though a job's function goes on in a thread: a second signal does not wait for it."""
-    left = [thread.name for thread in threading.enumerate() if thread.name.startswith("job-") and not thread.daemon]
+    names = (thread.name for thread in threading.enumerate())
+    left = [name for name in names if name.startswith("job-") and name != "job-heartbeat"]
     if left:
         log.warning("%d jobs are left behind in threads, they run again elsewhere: %s", len(left), ", ".join(left))
         logging.shutdown()

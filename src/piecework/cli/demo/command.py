@@ -64,7 +64,9 @@ def command(directory: Path | None, lease: float, database_url: str | None) -> N
 
 async def _demo(root: Path, planned: Sequence[Planned], schema: str, lease: timedelta) -> bool:
     """Run the demo and print the verdict. Cleans up after success and after Ctrl-C; else says what was kept."""
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, os.kill, os.getpid(), signal.SIGINT)
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     folder = Path(tempfile.mkdtemp(prefix="piecework-demo-"))
     keep = False
     async with opened(None, schema, migrate=True) as database:
@@ -73,6 +75,9 @@ async def _demo(root: Path, planned: Sequence[Planned], schema: str, lease: time
             findings = check(evidence)
             keep = not all(finding.holds for finding in findings)
             _print(evidence, findings)
+        except asyncio.CancelledError:
+            click.echo("Interrupted: the workers are stopped, what the demo made is removed")
+            raise
         except Exception:
             keep = True
             raise
