@@ -99,16 +99,16 @@ def make(dsn: str, ledger: Ledger) -> App:
             os._exit(3)
 
     @jobs.job
-    async def waits(job: CurrentJob, gate: Path) -> str:
+    async def waits(job: CurrentJob, gate: str) -> str:
         with ledger.run_of(job):
-            while not gate.exists():  # noqa: ASYNC110
+            while not os.path.exists(gate):  # noqa: ASYNC110
                 await asyncio.sleep(LOOK)
             return "through"
 
     @jobs.job
-    def waits_in_thread(job: CurrentJob, gate: Path) -> str:
+    def waits_in_thread(job: CurrentJob, gate: str) -> str:
         with ledger.run_of(job):
-            while not gate.exists():
+            while not os.path.exists(gate):
                 time.sleep(LOOK)
             return "through"
 
@@ -127,14 +127,14 @@ def make(dsn: str, ledger: Ledger) -> App:
             return "asked"
 
     @jobs.job
-    async def clings(job: CurrentJob, gate: Path) -> str:
+    async def clings(job: CurrentJob, gate: str) -> str:
         """Takes no notice of being cancelled."""
         with ledger.run_of(job):
-            while not gate.exists():
+            while not os.path.exists(gate):
                 try:
                     await asyncio.sleep(LOOK)
                 except asyncio.CancelledError:
-                    pass
+                    ledger.note("cancelled")
             return "through"
 
     @jobs.job
@@ -145,16 +145,16 @@ def make(dsn: str, ledger: Ledger) -> App:
             return "thawed"
 
     @jobs.job
-    def late(job: CurrentJob, then: str, first: Path, second: Path) -> Reschedule | str:
+    def late(job: CurrentJob, then: str, first: str, second: str) -> Reschedule | str:
         """The first attempt waits for the gate `first`, later ones do as they are told."""
         with ledger.run_of(job):
             if job.attempt == 1:
-                while not first.exists():
+                while not os.path.exists(first):
                     time.sleep(LOOK)
                 return "first"
             if then == "reschedule":
                 return Reschedule.after(timedelta(hours=1))
-            while then == "run" and not second.exists():
+            while then == "run" and not os.path.exists(second):
                 time.sleep(LOOK)
             return "second"
 

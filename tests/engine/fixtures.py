@@ -35,6 +35,25 @@ async def app(dsn: str, ledger: Ledger) -> AsyncIterator[App]:
         yield app
 
 
+class Gate:
+    """What jobs of the app wait for: a file. `str(gate)` is what they are given."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def open(self) -> None:
+        self._path.touch()
+
+    def __str__(self) -> str:
+        return str(self._path)
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Gate:
+    """Closed, to begin with."""
+    return Gate(tmp_path / "gate")
+
+
 @pytest.fixture
 def workers(dsn: str, ledger: Ledger, tmp_path: Path) -> Iterator[Callable[..., WorkerProcess]]:
     """Start worker processes, which are killed after the test: `workers(lease=3.0, concurrency=10)`."""

@@ -45,11 +45,23 @@ class Ledger:
         finally:
             os.write(self._file, f"{who} ends\n".encode())
 
+    def note(self, word: str) -> None:
+        """Enter a word that says what has happened."""
+        os.write(self._file, f"note: {word}\n".encode())
+
+    def notes(self) -> list[str]:
+        return [line.removeprefix("note: ") for line in self._lines() if line.startswith("note: ")]
+
+    def _lines(self) -> list[str]:
+        text = self.path.read_text()
+        return text[: text.rfind("\n") + 1].splitlines()
+
     def runs(self) -> list[Run]:
         """All runs so far, in the order in which they began."""
         runs: dict[tuple[str, str, str], Run] = {}
-        text = self.path.read_text()
-        for place, line in enumerate(text[: text.rfind("\n") + 1].splitlines()):
+        for place, line in enumerate(self._lines()):
+            if line.startswith("note: "):
+                continue
             job, claim_no, pid, what = line.split()
             key = (job, claim_no, pid)
             if what == "begins":

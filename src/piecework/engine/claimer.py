@@ -90,9 +90,10 @@ class Claimer:
             self._wake.clear()
             try:
                 await self._step()
-            except WorkerGone:
-                self.worker_id = ""
-                self._gone()
+            except WorkerGone as gone:
+                if str(gone) == self.worker_id:  # else the heartbeat found out first, and there is a new id already
+                    self.worker_id = ""
+                    self._gone()
             except DatabaseError:
                 # A claim may have landed whose answer is lost.
                 self._next_audit = 0.0

@@ -41,6 +41,7 @@ class Completer:
         self._flushed = flushed
         self._pending: deque[tuple[str, Settlement]] = deque()
         self._wake = asyncio.Event()
+        self._stopping = False
         self._most = _MOST
 
     def put(self, worker_id: str, settlement: Settlement) -> None:
@@ -48,11 +49,18 @@ class Completer:
         self._pending.append((worker_id, settlement))
         self._wake.set()
 
+    def stop(self) -> None:
+        """Let `run` return when nothing is left to write."""
+        self._stopping = True
+        self._wake.set()
+
     async def run(self) -> None:
-        """Write what comes, until cancelled."""
+        """Write what comes, until stopped."""
         now = asyncio.get_running_loop().time
         while True:
             while not self._pending:
+                if self._stopping:
+                    return
                 self._wake.clear()
                 await self._wake.wait()
             worker_id, batch = self._next_batch()

@@ -8,7 +8,6 @@ import logging
 import random
 import threading
 from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import Future
 from datetime import timedelta
 from typing import Literal, TypeAlias, cast
 
@@ -32,6 +31,7 @@ from piecework.work.current_job import CurrentJob
 from piecework.work.registry import RegisteredJob, Registry
 
 log = logging.getLogger("piecework.job")
+_STILL_RUNNING_PAUSE = timedelta(seconds=5)
 
 Stop: TypeAlias = Literal["shutdown", "gone"]
 """Why the worker itself stops a run: it ends and hands the claim back, or the claim is not its own any more."""
@@ -57,7 +57,7 @@ class Executor:
     """Starts runs while there is capacity and judges how they end. Used on the worker's loop.
 
     Args:
-        freed: called whenever capacity was given back.
+        freed: called whenever capacity was given back, and while the worker stops whenever a run has ended.
     """
 
     def __init__(
@@ -78,6 +78,10 @@ class Executor:
         for job in jobs:
             registered = self._registry.get(job.job_type)
             assert registered is not None, "only registered job types are claimed"
+            if job.id in self.held:
+                # Its claim was lost and rescued, but its run could not be stopped and goes on here: not twice at once.
+                self._completer.put(worker_id, released(job, _STILL_RUNNING_PAUSE))
+                continue
             held = Held(job, registered, worker_id)
             self.held[job.id] = held
             self.capacity.reserve(registered.job_type, in_thread=held.in_thread)
@@ -131,11 +135,13 @@ class Executor:
                 held.stop = why
                 if held.started is None:
                     self._drop(held)
+        if why == "gone":
+            self.capacity.waiting.clear()
 
     @property
-    def in_threads(self) -> list[Held]:
-        """The claims whose function runs in a thread, which cannot be stopped."""
-        return [held for held in self.held.values() if held.in_thread and held.running]
+    def running(self) -> list[Held]:
+        """The claims whose function runs."""
+        return [held for held in self.held.values() if held.running]
 
     def close(self) -> None:
         """Let the idle threads go."""
@@ -157,7 +163,7 @@ class Executor:
         held.running = True
         name = f"job-{job.job_type}-{job.id}"
         if held.in_thread:
-            self._threads.submit(name, call, lambda future: self._from_thread(held, future))
+            self._threads.submit(name, call, functools.partial(self._from_thread, held))
         else:
             run = cast("Callable[[], Coroutine[object, object, object]]", call)
             held.task = self._loop.create_task(self._run(held, run), name=name)
@@ -179,9 +185,7 @@ class Executor:
         if task.cancelled():
             self._ended(held, None, asyncio.CancelledError())
 
-    def _from_thread(self, held: Held, future: Future[object]) -> None:
-        error = future.exception()
-        value = None if error is not None else future.result()
+    def _from_thread(self, held: Held, value: object, error: BaseException | None) -> None:
         try:
             self._loop.call_soon_threadsafe(self._ended, held, value, error)
         except RuntimeError:
@@ -191,6 +195,8 @@ class Executor:
         assert held.started is not None
         held.running = False
         self.capacity.lasted(self._loop.time() - held.started)
+        if self.shutdown.is_set():
+            self._freed()
         if isinstance(error, asyncio.CancelledError) and held.stop is not None:
             if held.stop == "shutdown":
                 self._completer.put(held.worker_id, released(held.job))

@@ -5,32 +5,54 @@ from __future__ import annotations
 import contextvars
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from queue import SimpleQueue
+from typing import TypeAlias
+
+Ended: TypeAlias = Callable[[object, BaseException | None], None]
+"""Told in the thread how a call ended: what it returned, or what it raised."""
 
 
 class Threads:
     """Runs calls in at most `most` threads. A thread that runs a job bears the job's name.
 
-    A thread cannot be stopped: whoever shuts down waits for it, or ends the process.
+    A thread cannot be stopped: whoever shuts down waits for it. Its process does not, it may end at any time, which is
+    why this is none of `concurrent.futures`.
     """
 
     def __init__(self, most: int) -> None:
-        self._pool = ThreadPoolExecutor(most, thread_name_prefix="piecework-thread")
+        self._most = most
+        self._threads = 0
+        self._idle = threading.Semaphore(0)
+        self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
 
-    def submit(self, name: str, call: Callable[[], object], done: Callable[[Future[object]], None]) -> None:
-        """Run `call` in a thread, in a copy of the current context; `done` is called there with how it ended."""
+    def submit(self, name: str, call: Callable[[], object], ended: Ended) -> None:
+        """Run `call` in a thread, in a copy of the current context. Called by one thread alone."""
         context = contextvars.copy_context()
-        self._pool.submit(_run_named, name, context, call).add_done_callback(done)
+        self._calls.put(lambda: _run_named(name, context, call, ended))
+        if not self._idle.acquire(blocking=False) and self._threads < self._most:
+            self._threads += 1
+            threading.Thread(target=self._work, name="piecework-thread", daemon=True).start()
 
     def close(self) -> None:
         """Let idle threads go; do not wait for busy ones."""
-        self._pool.shutdown(wait=False)
+        self._calls.put(None)
+
+    def _work(self) -> None:
+        while (call := self._calls.get()) is not None:
+            call()
+            del call  # while this thread waits, nothing of the job is kept
+            self._idle.release()
+        self._calls.put(None)
 
 
-def _run_named(name: str, context: contextvars.Context, call: Callable[[], object]) -> object:
+def _run_named(name: str, context: contextvars.Context, call: Callable[[], object], ended: Ended) -> None:
     thread = threading.current_thread()
     idle_name, thread.name = thread.name, name
+    value: object = None
+    failure: BaseException | None = None
     try:
-        return context.run(call)
-    finally:
-        thread.name = idle_name
+        value = context.run(call)
+    except BaseException as error:
+        failure = error
+    thread.name = idle_name
+    ended(value, failure)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 from collections.abc import Callable, Coroutine, Sequence
 from types import TracebackType
@@ -25,6 +26,7 @@ from piecework.work.registry import Registry
 
 log = logging.getLogger("piecework.worker")
 _SETTLE_GRACE = 10.0
+_CANCEL_GRACE = 1.0
 _RESTART_PAUSE = 1.0
 
 
@@ -70,7 +72,7 @@ class Worker:
 
     async def __aenter__(self) -> Worker:
         self._registry.resolve()
-        await asyncio.to_thread(self._heartbeat.start)
+        await self._sign_on()
         self._claimer.worker_id = self._heartbeat.worker_id
         self._start("job-poller-main-loop", self._claimer.run)
         self._start("job-completer", self._completer.run)
@@ -81,10 +83,34 @@ class Worker:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.drain()
+        # A cancellation while it drains is what a second signal is: the rest is done without waiting for runs.
+        draining = self._loop.create_task(self.drain(), name="job-drain")
+        cancelled: asyncio.CancelledError | None = None
+        while not draining.done():
+            try:
+                await asyncio.wait({draining})
+            except asyncio.CancelledError as again:
+                cancelled = again
+                self.hurry()
+        draining.result()
+        if cancelled is not None:
+            raise cancelled
+
+    async def _sign_on(self) -> None:
+        starting = self._loop.create_task(asyncio.to_thread(self._heartbeat.start), name="job-sign-on")
+        try:
+            await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            await asyncio.wait({starting})  # the thread cannot be stopped, and would beat for ever
+            if starting.exception() is None:
+                await asyncio.to_thread(self._heartbeat.stop)
+            raise
 
     async def run_until_signalled(self) -> None:
-        """Work until SIGTERM or SIGINT, then drain. A second signal does not wait for what runs."""
+        """Work until SIGTERM or SIGINT, then drain. A second signal does not wait for what runs.
+
+        Should a job even then ignore that it was cancelled, the process ends here, with the exit code 1.
+        """
         stop = asyncio.Event()
 
         def signalled() -> None:
@@ -100,6 +126,9 @@ class Worker:
         finally:
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._loop.remove_signal_handler(number)
+        if any(not held.in_thread for held in self._executor.running):
+            logging.shutdown()
+            os._exit(1)  # a loop waits for its tasks; for threads of ours nobody does
 
     def hurry(self) -> None:
         """Do not wait for running jobs any longer: cancel them and hand them back."""
@@ -109,7 +138,8 @@ class Worker:
     async def drain(self) -> None:
         """Stop claiming, tell the runners, wait the grace, cancel, hand back, settle what is left, sign off.
 
-        An idle worker is gone at once. `def` jobs cannot be cancelled: they are waited for, unless `hurry` is called.
+        An idle worker is gone at once. What cannot be stopped, a `def` job or one that takes no notice of being
+        cancelled, is waited for, unless `hurry` is called.
         """
         executor = self._executor
         executor.shutdown.set()
@@ -120,13 +150,17 @@ class Worker:
         await self._audit()
         if executor.held:
             log.info("worker %s stops: %d jobs in hand", self.worker_id, len(executor.held))
+            self._heartbeat.beat_now()
             await self._until(lambda: self._hurried, self._settings.shutdown_grace.total_seconds())
             executor.stop_runs("shutdown")
-            self._name_threads()
-            await self._until(lambda: self._hurried or not executor.in_threads, None)
-            await self._until(lambda: len(executor.in_threads) == len(executor.held), _SETTLE_GRACE)
+            await self._until(lambda: not executor.running, _CANCEL_GRACE)
+            if not self._hurried:
+                self._name_running()
+            await self._until(lambda: self._hurried or not executor.running, None)
+            await self._until(lambda: len(executor.running) == len(executor.held), _SETTLE_GRACE)
+        self._completer.stop()
         await self._stop("job-listener")
-        await self._stop("job-completer")
+        await self._stop("job-completer", within=0.0 if executor.held else _SETTLE_GRACE)
         executor.close()
         await asyncio.to_thread(self._heartbeat.stop)
         for link in self._links:
@@ -150,12 +184,10 @@ class Worker:
         except TimeoutError:
             pass
 
-    def _name_threads(self) -> None:
-        for held in self._executor.in_threads:
-            log.warning(
-                "job %s (%s) runs in a thread, which cannot be stopped: waiting for it",
-                held.job.id, held.job.job_type,
-            )  # fmt: skip
+    def _name_running(self) -> None:
+        for held in self._executor.running:
+            why = "runs in a thread, which cannot be stopped" if held.in_thread else "ignores that it was cancelled"
+            log.warning("job %s (%s) %s: waiting for it", held.job.id, held.job.job_type, why)
 
     def _start(self, name: str, run: Callable[[], Coroutine[object, object, None]]) -> None:
         self._tasks[name] = self._loop.create_task(_for_ever(name, run), name=name)

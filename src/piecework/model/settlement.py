@@ -58,9 +58,9 @@ def rescheduled(job: ClaimedJob, started: float, reschedule: Reschedule) -> Sett
     return Settlement(job, "reschedule", started, 1, delay=max(when, timedelta(0)))
 
 
-def released(job: ClaimedJob) -> Settlement:
-    """The claim is handed back as it was taken: no counter changes."""
-    return Settlement(job, "release", None, job.attempt, job.failures, job.crashes)
+def released(job: ClaimedJob, delay: timedelta | None = None) -> Settlement:
+    """The claim is handed back as it was taken, to run after `delay`: no counter changes."""
+    return Settlement(job, "release", None, job.attempt, job.failures, job.crashes, delay)
 
 
 def failed_by_reason(job: ClaimedJob, started: float, fail: Fail) -> Settlement:
