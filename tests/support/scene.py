@@ -157,6 +157,14 @@ class Scene:
     def attempts(self, id: str) -> list[Row]:
         return self.rows("SELECT * FROM attempts WHERE job_id = %s ORDER BY claim_no, ended_at", id)
 
+    def leaves(self) -> list[str]:
+        """The partitions of the history, by name."""
+        found = self.rows(
+            "SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid "
+            "WHERE i.inhparent = ANY (ARRAY['finished_jobs', 'attempts']::regclass[]) ORDER BY c.relname"
+        )
+        return [str(row["relname"]) for row in found]
+
     def dump(self) -> Dump:
         """Every row of every table that says where jobs are, to be compared whole."""
         keys = {"jobs": "id", "finished_jobs": "id, claim_no", "attempts": "job_id, claim_no, ended_at"}

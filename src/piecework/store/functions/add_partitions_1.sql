@@ -16,8 +16,9 @@ BEGIN
         FOR v_day IN SELECT (clock_timestamp()::date + n) FROM generate_series(-1, p_days) AS n LOOP
             v_leaf := v_parent || to_char(v_day, '_YYYYMMDD');
             CONTINUE WHEN to_regclass(quote_ident(/*schema_text*/) || '.' || quote_ident(v_leaf)) IS NOT NULL;
-            -- One maker at a time; whoever waited finds the leaf made.
-            PERFORM pg_advisory_xact_lock(hashtextextended(/*schema_text*/ || '.partitions', 0));
+            -- One maker at a time. It is the lock that ATTACH takes, and unlike an advisory lock it makes whoever waited
+            -- for it see the leaf that was made meanwhile.
+            EXECUTE format('LOCK TABLE ONLY %I.%I IN SHARE UPDATE EXCLUSIVE MODE', /*schema_text*/, v_parent);
             CONTINUE WHEN to_regclass(quote_ident(/*schema_text*/) || '.' || quote_ident(v_leaf)) IS NOT NULL;
             -- ATTACH takes a lock that settles do not wait for; CREATE ... PARTITION OF takes one that they do.
             EXECUTE format(

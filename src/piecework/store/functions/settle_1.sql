@@ -24,16 +24,17 @@ DECLARE
 BEGIN
     -- Jobs that end. The lock step takes rows in the order of their ids and skips what an open transaction of a user
     -- holds. Each id is looked up in a subquery of its own, and the fence is no index condition: so no plan, whatever
-    -- the statistics say, walks the worker's rows or the table for each id.
+    -- the statistics say, walks the worker's rows or the table for each id. A job that is named twice ends once.
     IF p_moves && ARRAY['complete', 'fail', 'cancel'] THEN
         WITH held AS MATERIALIZED (
             SELECT j.*, u.position, u.move, v_now - u.age * interval '1 microsecond' AS started_at,
                    u.detail->'result' AS result, u.detail->'error' AS error,
                    (u.detail->>'attempt')::integer AS last_attempt, (u.detail->>'failures')::integer AS last_failures
             FROM (
-                SELECT * FROM ROWS FROM (unnest(p_ids, p_claim_nos, p_moves, p_ages), jsonb_array_elements(v_details))
+                SELECT DISTINCT ON (u.id) u.* FROM ROWS FROM (
+                    unnest(p_ids, p_claim_nos, p_moves, p_ages), jsonb_array_elements(v_details))
                     WITH ORDINALITY AS u (id, claim_no, move, age, detail, position)
-                WHERE u.move IN ('complete', 'fail', 'cancel') ORDER BY u.id) AS u
+                WHERE u.move IN ('complete', 'fail', 'cancel') ORDER BY u.id, u.position) AS u
             CROSS JOIN LATERAL (
                 SELECT j.ctid AS tid, j.* FROM jobs j
                 WHERE j.id = u.id AND j.claim_no = u.claim_no AND coalesce(j.worker_id = p_worker, false)
