@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 import msgspec
+import psycopg
 
 from piecework.store.connection import Connection, connect_sync, translated
 from piecework.store.statements import Statements
@@ -74,8 +75,14 @@ class Pulse:
         Returns:
             Id and job type of each rescued job; None when the worker gave a sign of life since, or is gone.
         """
-        rows = self._run("rescue", dead, beat_no, timedelta(seconds=lease))
-        answer = rows[0][0]
+        params = dead, beat_no, timedelta(seconds=lease)
+        try:
+            [[answer]] = self._run("rescue", *params)
+        except psycopg.errors.CheckViolation as error:
+            if "no partition" not in str(error):
+                raise
+            self.add_partitions()
+            [[answer]] = self._run("rescue", *params)
         return None if answer is None else _decode_rescued(str(answer))
 
     def do_duties(self, worker_id: str) -> list[str]:
@@ -94,8 +101,7 @@ class Pulse:
 
     def leave(self, worker_id: str) -> bool:
         """Strike the worker off; False when it still owns jobs, which others will rescue when its lease is over."""
-        self._run("declare_busy", worker_id)
-        return bool(self._run("leave", worker_id))
+        return bool(self._run("leave", worker_id)[0][0])
 
     def close(self) -> None:
         """Close the connection."""

@@ -17,7 +17,7 @@ DECLARE
     v_claimed text;
 BEGIN
     -- A rescue takes this row FOR UPDATE: so no claim slips in behind it and is owned by a worker that is struck off.
-    PERFORM FROM workers w WHERE w.id = p_worker FOR KEY SHARE;
+    PERFORM FROM workers w WHERE w.id = p_worker AND w.given_up_at IS NULL FOR KEY SHARE;
     IF NOT FOUND THEN
         RAISE no_data_found USING MESSAGE = 'worker ' || p_worker || ' was given up for dead';
     END IF;

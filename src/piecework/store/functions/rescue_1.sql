@@ -42,6 +42,11 @@ BEGIN
 
     DELETE FROM idle_workers i WHERE i.worker_id = p_dead;
     DELETE FROM workers w WHERE w.id = p_dead AND NOT EXISTS (SELECT FROM jobs j WHERE j.worker_id = p_dead);
+    IF NOT FOUND THEN
+        -- A job was skipped, since a transaction holds its row. The others are taken, and a worker that lives may not go
+        -- on as if they were its own: its next beat and claim find it given up, as if its row were gone.
+        UPDATE workers SET given_up_at = v_now WHERE id = p_dead AND given_up_at IS NULL;
+    END IF;
     RETURN v_rescued;
 END
 $$;

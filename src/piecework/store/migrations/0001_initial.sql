@@ -145,6 +145,8 @@ CREATE TABLE /*schema.*/workers (
     beat_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
     started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     draining   boolean     NOT NULL DEFAULT false,
+    -- when jobs were taken from it though not all could be: the row stays for the rest, the worker may not go on.
+    given_up_at timestamptz,
     pid        integer     NOT NULL,
     host       text        NOT NULL,
     lease      interval    NOT NULL,

@@ -4,7 +4,7 @@
 WITH own AS (
     UPDATE /*schema.*/workers
     SET beat_no = beat_no + 1, beat_at = clock_timestamp(), draining = $2::boolean, job_types = $3::text[]
-    WHERE id = $1::uuid
+    WHERE id = $1::uuid AND given_up_at IS NULL
     RETURNING beat_no)
 SELECT (SELECT beat_no FROM own),
        (SELECT coalesce(json_agg(json_build_array(w.id, w.beat_no, date_part('epoch', w.lease)) ORDER BY w.id), '[]')::text
