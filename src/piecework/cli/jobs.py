@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import click
 
 from piecework.base.errors import JobNotFound
 from piecework.cli.database import ask, database_options
-from piecework.cli.output import Column, json_option, moment, print_json, print_table, quiet_text
+from piecework.cli.output import Column, json_option, moment, print_json, print_table, quiet_text, since, span
 from piecework.model.snapshot import JobSnapshot, JobStatus
 from piecework.store.overview import JobFilter, PastAttempt, list_attempts, list_jobs
 from piecework.store.store import Store
@@ -54,19 +55,31 @@ def list_command(
     elif not found:
         click.echo("No such jobs.")
     else:
-        names = ("id", "job type", "status", "queue", "created", "run at / finished")
-        print_table([*map(Column, names), Column("attempt", right=True), Column("error")], [*map(_row, found)])
+        columns = [Column(name, whole=True) for name in ("id", "status", "when")]
+        print_table([*columns, Column("job type"), Column("note")], [*map(_row, found)])
         if len(found) == limit:
             click.echo(f"The newest {limit}; --limit shows more.", err=True)
 
 
 def _row(job: JobSnapshot) -> list[str]:
-    error = "" if job.error is None else quiet_text(f"{job.error.type}: {job.error.message}")[:60]
-    when = moment(job.finished_at or job.run_at)
-    return [
-        str(job.id), quiet_text(job.job_type), job.status, quiet_text(job.queue), moment(job.created_at), when,
-        str(job.attempt), error,
-    ]  # fmt: skip
+    notes: list[str] = []
+    if job.queue != "default":
+        notes.append(f"queue {job.queue}")
+    if job.attempt > 1:
+        notes.append(f"attempt {job.attempt}")
+    if job.error is not None:
+        notes.append(f"{job.error.type}: {job.error.message}")
+    return [str(job.id), job.status, _when(job), quiet_text(job.job_type), _cut("; ".join(notes))]
+
+
+def _when(job: JobSnapshot) -> str:
+    """Say when it ended, since when it runs, or when it may run."""
+    if job.finished_at is not None:
+        return since(job.finished_at) + " ago"
+    if job.run_at is None:
+        return "for " + since(job.claimed_at)
+    left = job.run_at - datetime.now(UTC)
+    return "in " + span(left) if left > timedelta(0) else "due for " + since(job.run_at)
 
 
 @command.command("show", short_help="Everything about one job.")

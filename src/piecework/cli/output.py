@@ -19,6 +19,8 @@ class Column(NamedTuple):
     name: str
     right: bool = False
     """Numbers stand at the right."""
+    whole: bool = False
+    """A narrow terminal cuts other columns, not this one."""
 
 
 def json_option(command: Decorated) -> Decorated:
@@ -52,8 +54,11 @@ def _print_rich(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> boo
     except ImportError:
         return False
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column.name, justify="right" if column.right else "left", overflow="fold")
+    for at, column in enumerate(columns):
+        table.add_column(
+            column.name, justify="right" if column.right else "left", overflow="ellipsis", no_wrap=True,
+            min_width=max(len(column.name), *(len(row[at]) for row in rows)) if column.whole and rows else None,
+        )  # fmt: skip
     for row in rows:
         table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
     Console().print(table)
@@ -68,21 +73,21 @@ def moment(value: datetime | None) -> str:
     return "-" if value is None else value.astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
-def ago(value: datetime | None) -> str:
-    """Say how long ago."""
+def since(value: datetime | None) -> str:
+    """Say how much time has gone by."""
     return "-" if value is None else span(datetime.now(UTC) - value)
 
 
 def span(value: timedelta) -> str:
-    """Say how long, in its two largest units."""
+    """Say about how long."""
     seconds = max(value.total_seconds(), 0.0)
-    if seconds < 60:
+    if seconds < 90:
         return f"{seconds:.1f} s"
-    minutes = int(seconds) // 60
-    if minutes < 60:
-        return f"{minutes} min {int(seconds) % 60} s"
-    hours = minutes // 60
-    return f"{hours} h {minutes % 60} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes} min"
+    hours = round(minutes / 60)
+    return f"{hours} h" if hours < 48 else f"{round(hours / 24)} d"
 
 
 def quiet_text(text: str) -> str:

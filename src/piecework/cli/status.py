@@ -9,7 +9,7 @@ from typing import TypedDict
 import click
 
 from piecework.cli.database import ask, database_options
-from piecework.cli.output import Column, ago, json_option, moment, print_json, print_table, quiet_text, span
+from piecework.cli.output import Column, json_option, print_json, print_table, quiet_text, since, span
 from piecework.model.snapshot import JobStatus
 from piecework.store.overview import AttemptEnd, JobCount, WorkerState, count_attempts, count_jobs, list_workers
 from piecework.store.store import Store
@@ -128,19 +128,21 @@ def _print(report: Report) -> None:
         click.echo("There are no jobs yet.")
     click.echo()
     if report["workers"]:
-        names = ("worker", "host", "state", "queues", "since", "last beat")
-        print_table([*map(Column, names), Column("running", right=True)], [*map(_worker_row, report["workers"])])
+        columns = [Column("worker", whole=True), Column("state", whole=True), Column("running", right=True, whole=True)]
+        columns += [Column("last beat", whole=True), Column("queues"), Column("id")]
+        print_table(columns, [*map(_worker_row, report["workers"])])
     else:
         click.echo("No worker is running: start one with `piecework worker MODULE:JOBS`.")
 
 
 def _job_row(kind: KindReport) -> list[str]:
     numbers = [str(kind["counts"][status]) for status in _STATUSES]
-    return [quiet_text(kind["queue"]), quiet_text(kind["job_type"]), *numbers, ago(kind["oldest_due"])]
+    return [quiet_text(kind["queue"]), quiet_text(kind["job_type"]), *numbers, since(kind["oldest_due"])]
 
 
 def _worker_row(worker: WorkerReport) -> list[str]:
-    beat = span(timedelta(seconds=worker["last_beat_seconds"])) + " ago"
-    where = f"{worker['host']} pid {worker['pid']}"
-    queues = quiet_text(", ".join(worker["queues"]))
-    return [worker["id"], where, worker["state"], queues, moment(worker["started_at"]), beat, str(worker["running"])]
+    return [
+        f"{quiet_text(worker['host'])} pid {worker['pid']}", worker["state"], str(worker["running"]),
+        span(timedelta(seconds=worker["last_beat_seconds"])) + " ago",
+        quiet_text(", ".join(worker["queues"])), worker["id"],
+    ]  # fmt: skip
