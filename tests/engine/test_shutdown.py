@@ -221,16 +221,18 @@ def leftovers() -> list[str]:
 
 
 async def test_leaving_the_block_lets_jobs_end(jobs: Jobs, dsn: str) -> None:
+    started = asyncio.Event()
     release = asyncio.Event()
 
     @jobs.job
     async def waits() -> str:
+        started.set()
         await release.wait()
         return "done"
 
     async with jobs.worker():
         handle = await waits.spawn()
-        await until(lambda: count(dsn, "jobs WHERE worker_id IS NOT NULL") == 1)
+        await started.wait()  # what is claimed and not started would be handed back
         asyncio.get_running_loop().call_later(0.1, release.set)
     assert await handle.result(timeout=SOON) == "done"
     assert count(dsn, "workers") == 0
