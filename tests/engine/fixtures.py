@@ -66,3 +66,4 @@ def workers(dsn: str, ledger: Ledger, tmp_path: Path) -> Iterator[Callable[..., 
     yield start
     for worker in started:
         worker.kill()
+        print(f"worker {worker.pid} said:\n{worker.log[-3000:]}")
