@@ -17,6 +17,8 @@ Row: TypeAlias = tuple[object, ...]
 _decode_error = msgspec.json.Decoder(ErrorInfo).decode
 _UUID_MS_SHIFT = 80
 _CLOCK_SKEW = timedelta(days=1)
+EVER = datetime.min.replace(tzinfo=UTC)
+"""Before every moment at which a job may have ended."""
 
 
 def _raw(text: object) -> msgspec.Raw | None:
@@ -50,14 +52,15 @@ def snapshot(row: Row) -> JobSnapshot:
 
 
 def not_before(ids: Sequence[JobId]) -> datetime:
-    """Return a moment before which no job of these ids can have ended, to spare leaves of the history.
+    """Return a moment before which no job of these ids is likely to have ended, to spare leaves of the history.
 
-    A UUIDv7 tells when it was made; a day is left for clocks that differ. Any other id may be of any age.
+    A UUIDv7 tells when it was made; a day is left for clocks that differ. But a caller may have chosen it, or have made
+    it by a wrong clock: who does not find a job has to look from `EVER` on. Any other id may be of any age.
     """
     if not ids or any(id.version != 7 for id in ids):
-        return datetime.min.replace(tzinfo=UTC)
+        return EVER
     ms = min(id.int >> _UUID_MS_SHIFT for id in ids)
     try:
         return datetime.fromtimestamp(ms / 1000, UTC) - _CLOCK_SKEW
     except (OverflowError, ValueError, OSError):
-        return datetime.min.replace(tzinfo=UTC)
+        return EVER

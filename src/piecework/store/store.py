@@ -130,9 +130,18 @@ class Store:
         )
 
     async def load(self, ids: Sequence[JobId]) -> list[JobSnapshot | None]:
-        """Return the jobs of these ids in their order, None for an unknown one. One statement, never torn."""
-        rows = await self.rows("load_jobs", list(ids), reading.not_before(ids))
+        """Return the jobs of these ids in their order, None for an unknown one.
+
+        One statement reads all that are known, so that none is torn; a second one looks for the others in the whole
+        history.
+        """
+        since = reading.not_before(ids)
+        rows = await self.rows("load_jobs", list(ids), since)
         found = {snapshot.id: snapshot for snapshot in map(reading.snapshot, rows)}
+        missing = [id for id in ids if id not in found]
+        if missing and since > reading.EVER:
+            rows = await self.rows("load_jobs", missing, reading.EVER)
+            found |= {snapshot.id: snapshot for snapshot in map(reading.snapshot, rows)}
         return [found.get(id) for id in ids]
 
     async def cancel(self, ids: Sequence[JobId]) -> list[CancelAnswer]:
@@ -154,6 +163,8 @@ class Store:
         """Bring finished jobs back to pending, due now, counters anew; each id is answered."""
         done = {UUID(str(row[0])) for row in await self.rows("retry_jobs", list(ids), reading.not_before(ids))}
         rest = await self.load([id for id in ids if id not in done])
+        if older := [snapshot.id for snapshot in rest if snapshot is not None and snapshot.finished]:
+            done |= {UUID(str(row[0])) for row in await self.rows("retry_jobs", older, reading.EVER)}
         live = {snapshot.id for snapshot in rest if snapshot is not None and not snapshot.finished}
         return ["retried" if id in done else "live" if id in live else "unknown" for id in ids]
 

@@ -1,5 +1,5 @@
 -- Jobs by their ids, live or finished, in one statement: never torn.
--- params:  $1 ids uuid[], $2 since timestamptz (no job of these ids ended before)
+-- params:  $1 ids uuid[], $2 since timestamptz (jobs that ended before are not looked for)
 -- returns: one row per known id, columns as store.reading.Row
 SELECT found.* FROM unnest($1::uuid[]) AS wanted (id)
 CROSS JOIN LATERAL (

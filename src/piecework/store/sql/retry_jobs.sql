@@ -1,5 +1,5 @@
 -- Bring finished jobs back. The delete of the history row decides between two operators. Counters start anew.
--- params:  $1 ids uuid[], $2 since timestamptz (no job of these ids ended before)
+-- params:  $1 ids uuid[], $2 since timestamptz (jobs that ended before are not looked for)
 -- returns: id text, of those brought back
 WITH back AS (
     DELETE FROM /*schema.*/finished_jobs f
