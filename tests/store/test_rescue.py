@@ -36,14 +36,14 @@ def beat_no(scene: Scene, worker: str) -> int:
 async def test_a_rescued_job_is_due_at_once_with_its_failure_and_crash_counted(scene: Scene) -> None:
     worker = scene.worker()
     [id] = await scene.spawn_many(1)
-    scene.sql.execute("UPDATE jobs SET attempt = 3, failures = 4, crashes = 1, claim_no = 6, key = 'k'")
+    scene.sql.execute("UPDATE jobs SET attempt = 3, failures = 4, claim_no = 6, key = 'k'")
     await scene.claim(worker)
     row, before = scene.job(id), scene.clock()
     assert scene.pulse.rescue(worker, 0, LEASE) == [(id, "work")]
     run_at = scene.job(id)["run_at"]
     assert before <= run_at <= scene.clock()  # type: ignore[operator]
     assert scene.job(id) == {
-        **row, "worker_id": None, "claimed_at": None, "run_at": run_at, "attempt": 4, "failures": 5, "crashes": 2
+        **row, "worker_id": None, "claimed_at": None, "run_at": run_at, "attempt": 4, "failures": 5, "crashes": 1
     }  # fmt: skip
     assert scene.attempts(id) == [
         {"job_id": UUID(id), "claim_no": 7, "worker_id": UUID(worker), "attempt": 3, "move": "rescue",
@@ -51,6 +51,19 @@ async def test_a_rescued_job_is_due_at_once_with_its_failure_and_crash_counted(s
          "error": {"type": "worker lost", "message": "the worker gave no sign of life for 00:00:18"}}
     ]  # fmt: skip
     assert workers(scene) == []
+
+
+async def test_jobs_that_crashed_before_part_from_each_other(scene: Scene) -> None:
+    """One of them may be what kills its worker: the others are not to be there each time."""
+    worker, jobs = await scene.running(40)
+    scene.sql.execute("UPDATE jobs SET crashes = 3")
+    before = scene.clock()
+    assert len(scene.pulse.rescue(worker, 0, LEASE) or []) == 40
+    waits = [scene.job(job.id)["run_at"] - before for job in jobs]  # type: ignore[operator]
+    assert len(set(waits)) > 30
+    assert max(waits) > timedelta(seconds=LEASE)
+    assert max(waits) < timedelta(seconds=3 * LEASE) + (scene.clock() - before)  # type: ignore[operator]
+    assert {row["next_run_at"] for job in jobs for row in scene.attempts(job.id)} == {before + wait for wait in waits}
 
 
 async def test_the_jobs_of_other_workers_and_waiting_jobs_are_left(scene: Scene) -> None:

@@ -1,6 +1,5 @@
 -- Take back the jobs of a dead worker and strike it off. Interrupted, it is simply called again.
 -- params:  $1 dead uuid, $2 beat_no bigint (as the observer saw it: a worker that beat since is left alone), $3 lease interval
---          (for the record)
 -- returns: text: JSON array of [id, job_type] rescued; null when the worker lives or was struck off before
 CREATE OR REPLACE FUNCTION /*schema.*/rescue_1(p_dead uuid, p_beat_no bigint, p_lease interval) RETURNS text
 LANGUAGE plpgsql
@@ -13,33 +12,32 @@ SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
     v_now timestamptz := clock_timestamp();
-    v_rescued text;
+    v_rescued jsonb[] := '{}';
+    v_job record;
+    v_run_at timestamptz;
 BEGIN
     -- Its row is the arbiter between two rescuers, and is gone only when all its jobs are taken back.
     PERFORM FROM workers w WHERE w.id = p_dead AND w.beat_no = p_beat_no FOR UPDATE SKIP LOCKED;
     IF NOT FOUND THEN
         RETURN NULL;
     END IF;
-    WITH held AS MATERIALIZED (
-        SELECT j.ctid AS tid, j.id, j.claim_no, j.attempt, j.job_type, j.claimed_at FROM jobs j
-        WHERE j.worker_id = p_dead ORDER BY j.id FOR UPDATE SKIP LOCKED),
-    again AS (
-        UPDATE jobs SET worker_id = NULL, claimed_at = NULL, parked = false, run_at = v_now,
+    FOR v_job IN
+        SELECT j.ctid AS tid, j.id, j.claim_no, j.attempt, j.crashes, j.queue, j.job_type, j.priority, j.claimed_at
+        FROM jobs j WHERE j.worker_id = p_dead ORDER BY j.id FOR UPDATE SKIP LOCKED
+    LOOP
+        -- At once the first time. From the second on the jobs that shared a worker part: else one that kills its worker
+        -- takes the same innocent ones along each time, until all have crashed too often.
+        v_run_at := v_now + random() * v_job.crashes * p_lease;
+        UPDATE jobs SET worker_id = NULL, claimed_at = NULL, parked = false, run_at = v_run_at,
             attempt = attempt + 1, failures = failures + 1, crashes = crashes + 1
-        WHERE ctid = ANY (ARRAY(SELECT h.tid FROM held h))
-        RETURNING queue, job_type, priority),
-    attempted AS (
+        WHERE ctid = v_job.tid;
         INSERT INTO attempts (job_id, claim_no, worker_id, attempt, move, started_at, ended_at, error, next_run_at)
-        SELECT h.id, h.claim_no, p_dead, h.attempt, 'rescue', h.claimed_at, v_now,
-               jsonb_build_object('type', 'worker lost',
-                   'message', 'the worker gave no sign of life for ' || p_lease::text), v_now
-        FROM held h),
-    hinted AS MATERIALIZED (
-        SELECT pg_notify(/*channel*/, lane.hint)
-        FROM (SELECT DISTINCT jsonb_build_array(a.queue, a.job_type, a.priority)::text FROM again a) AS lane (hint))
-    SELECT coalesce(json_agg(json_build_array(h.id, h.job_type)), '[]')::text
-    INTO v_rescued FROM held h WHERE (SELECT count(*) FROM hinted) >= 0;
-
+        VALUES (v_job.id, v_job.claim_no, p_dead, v_job.attempt, 'rescue', v_job.claimed_at, v_now,
+                jsonb_build_object('type', 'worker lost',
+                    'message', 'the worker gave no sign of life for ' || p_lease::text), v_run_at);
+        v_rescued := array_append(v_rescued, jsonb_build_array(v_job.id, v_job.job_type));
+        PERFORM pg_notify(/*channel*/, jsonb_build_array(v_job.queue, v_job.job_type, v_job.priority)::text);
+    END LOOP;
     DELETE FROM idle_workers i WHERE i.worker_id = p_dead;
     DELETE FROM workers w WHERE w.id = p_dead AND NOT EXISTS (SELECT FROM jobs j WHERE j.worker_id = p_dead);
     IF NOT FOUND THEN
@@ -47,6 +45,6 @@ BEGIN
         -- on as if they were its own: its next beat and claim find it given up, as if its row were gone.
         UPDATE workers SET given_up_at = v_now WHERE id = p_dead AND given_up_at IS NULL;
     END IF;
-    RETURN v_rescued;
+    RETURN array_to_json(v_rescued)::text;
 END
 $$;
