@@ -46,7 +46,9 @@ def complete_dsn(dsn: str) -> str:
             f"the database URL is not a libpq connection string: {str(error).strip()}. "
             "Write it as postgresql://user:password@host:5432/database or as key=value pairs"
         ) from None
-    return make_conninfo("", **{**_DEFAULTS, **{k: v for k, v in given.items() if v is not None}})
+    chosen = {name: value for name, value in given.items() if value is not None}
+    # The encoding is piecework's own matter: it is not the database's, nor the environment's.
+    return make_conninfo("", **{**_DEFAULTS, **chosen, "client_encoding": "UTF8"})
 
 
 def describe(dsn: str) -> str:

@@ -48,7 +48,10 @@ class SchemaState:
     checksums: dict[int, str]
     functions: dict[str, str]
     """Checksum of each installed function by its name."""
+    there: bool
+    """The schema itself; somebody may have made it for piecework."""
     may_create: bool
+    """Whether the role may create the schema, or in the schema if it is there."""
 
     @property
     def outdated_functions(self) -> list[SqlFile]:
@@ -71,7 +74,8 @@ async def schema_state(conn: AsyncConnection, statements: Statements) -> SchemaS
         supports=int(str(applied[-1][3])) if applied else 0,
         checksums={int(str(r[0])): str(r[2]) for r in applied},
         functions={str(r[0]): str(r[1]) for r in functions},
-        may_create=bool(row[2]),
+        there=bool(row[2]),
+        may_create=bool(row[3]),
     )
 
 
@@ -91,13 +95,7 @@ def check(state: SchemaState, schema: str) -> None:
                 f"version {state.supports} on, this one is written for {ours}: upgrade the piecework package"
             )
         return
-    for migration in migrations():
-        applied = state.checksums.get(migration.version)
-        if applied is not None and applied != migration.file.checksum:
-            raise DatabaseError(
-                f"migration {migration.file.name} was applied to the schema {schema!r} from another text "
-                f"than this package's: install the piecework release that migrated it, or a later one"
-            )
+    _check_texts(state, schema)
     if state.version < ours:
         what = f"is at version {state.version}" if state.version else "does not exist"
         raise MigrationsNeeded(
@@ -110,6 +108,16 @@ def check(state: SchemaState, schema: str) -> None:
             f"functions of the schema {schema!r} are missing or of another release: {names}. "
             "Run `piecework migrate`, or open it with Jobs(..., migrate=True)"
         )
+
+
+def _check_texts(state: SchemaState, schema: str) -> None:
+    for migration in migrations():
+        applied = state.checksums.get(migration.version)
+        if applied is not None and applied != migration.file.checksum:
+            raise DatabaseError(
+                f"migration {migration.file.name} was applied to the schema {schema!r} from another text "
+                f"than this package's: install the piecework release that migrated it, or a later one"
+            )
 
 
 async def migrate(conn: AsyncConnection, statements: Statements) -> list[str]:
@@ -131,6 +139,7 @@ async def migrate(conn: AsyncConnection, statements: Statements) -> list[str]:
     async with conn.transaction():
         await conn.execute(statements.sql("lock_migrations"), [statements.schema])
         state = await schema_state(conn, statements)
+        _check_texts(state, statements.schema)
         if state.version == 0:
             await _create_schema(conn, statements, state)
         for migration in migrations():
@@ -154,9 +163,13 @@ async def migrate(conn: AsyncConnection, statements: Statements) -> list[str]:
 async def _create_schema(conn: AsyncConnection, statements: Statements, state: SchemaState) -> None:
     if not state.may_create:
         raise PermissionDenied(
-            f"the schema {statements.schema!r} does not exist and the database role may not create it: "
+            f"the database role may not create tables in the schema {statements.schema!r}: run `piecework migrate` "
+            "with a role that has CREATE on the schema"
+            if state.there
+            else f"the schema {statements.schema!r} does not exist and the database role may not create it: "
             "run `piecework migrate` with a role that has CREATE on the database"
         )
-    await conn.execute(statements.sql("create_schema"))
+    if not state.there:
+        await conn.execute(statements.sql("create_schema"))
     await conn.execute(statements.sql("create_migrations"))
     await conn.execute(statements.sql("create_functions"))

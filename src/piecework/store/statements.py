@@ -32,14 +32,15 @@ class Statements:
         schema: the schema's name; any name PostgreSQL accepts, it is quoted.
 
     Raises:
-        ConfigurationError: the name is empty, has a NUL or is longer than 63 bytes, or is PostgreSQL's own.
+        ConfigurationError: the name is empty, has a NUL or `$$` or is longer than 63 bytes, or is PostgreSQL's own.
     """
 
     schema: str
 
     def __post_init__(self) -> None:
-        if not self.schema or "\0" in self.schema or len(self.schema.encode()) > _MAX_IDENTIFIER_BYTES:
-            raise ConfigurationError(f"schema={self.schema!r}: a schema's name has 1 to 63 bytes and no NUL")
+        too_long = len(self.schema.encode()) > _MAX_IDENTIFIER_BYTES
+        if not self.schema or too_long or "\0" in self.schema or "$$" in self.schema:  # $$ ends a function's text
+            raise ConfigurationError(f"schema={self.schema!r}: a schema's name has 1 to 63 bytes, no NUL and no $$")
         if self.schema.startswith("pg_") or self.schema == "information_schema":
             raise ConfigurationError(f"schema={self.schema!r}: names of PostgreSQL's own schemas cannot be used")
 
