@@ -1,0 +1,133 @@
+"""A worker without its database pauses, and goes on when it is back."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import Counter
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+from engine.app import App, make, settings
+from engine.fixtures import Gate
+from engine.helpers import SOON, WorkerProcess, count, query, until
+from engine.ledger import Ledger
+
+from piecework import CurrentJob, Jobs, WorkerSettings
+from support.private_postgres import PrivatePostgres
+
+Postgres = Callable[..., PrivatePostgres]
+
+# What the connections of a worker did last, by the first words of the statement.
+ROLES = {
+    "claim": "Find the lanes|Claim due|From now on|This worker needs|What a worker owns",
+    "settle": "Settle claims",
+    "listen": "^LISTEN",
+    "heartbeat": "A sign of life|Take one|Make missing|Enter a worker",
+}
+
+
+def sessions(dsn: str, role: str) -> set[object]:
+    found = query(dsn, "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND query ~ %s"
+                       " AND application_name = 'piecework'", ROLES[role])
+    return {row[0] for row in found}
+
+
+async def test_running_jobs_go_on_without_the_database_and_their_ends_land_when_it_is_back(
+    private_postgres: Postgres, caplog: pytest.LogCaptureFixture
+) -> None:
+    server, release, release_thread = private_postgres(), asyncio.Event(), threading.Event()
+    ended: list[str] = []
+    async with Jobs(server.dsn) as jobs:
+
+        @jobs.job
+        async def waits(job: CurrentJob) -> int:
+            await release.wait()
+            ended.append("async")
+            return job.attempt
+
+        @jobs.job
+        def waits_in_thread(job: CurrentJob) -> int:
+            release_thread.wait()
+            ended.append("thread")
+            return job.attempt
+
+        async with jobs.worker(settings(lease=1.5)):
+            handles = await jobs.spawn_all([waits.spec(), waits_in_thread.spec()])
+            await until(lambda: count(server.dsn, "jobs WHERE worker_id IS NOT NULL") == 2)
+            await asyncio.to_thread(server.stop)
+            release.set()
+            release_thread.set()
+            await until(lambda: sorted(ended) == ["async", "thread"])
+            await asyncio.sleep(2)  # longer than the lease
+            await asyncio.to_thread(server.start)
+            assert await handles.results(timeout=SOON) == [1, 1]
+    assert sorted(ended) == ["async", "thread"]
+    assert count(server.dsn, "attempts") == 0
+    said = [record.getMessage() for record in caplog.records if record.name == "piecework.worker"]
+    assert len([line for line in said if "the database is lost" in line]) == 1, said
+    assert len([line for line in said if "is back" in line]) == 1, said
+
+
+async def test_jobs_spawned_after_the_database_came_back_run(private_postgres: Postgres) -> None:
+    server = private_postgres()
+    async with Jobs(server.dsn) as jobs:
+
+        @jobs.job
+        async def hello() -> str:
+            return "hello"
+
+        async with jobs.worker(WorkerSettings(look_every=timedelta(hours=1))):
+            for _ in range(2):
+                await until(lambda: count(server.dsn, "idle_workers") == 1)
+                await until(lambda: sessions(server.dsn, "listen"))
+                assert await (await hello.spawn()).result(timeout=SOON) == "hello"
+                await asyncio.to_thread(server.restart)
+            assert await (await hello.spawn()).result(timeout=SOON) == "hello"
+
+
+@pytest.mark.parametrize("role", ROLES)
+async def test_a_terminated_session_of_a_worker_is_made_anew_and_nothing_is_lost(
+    jobs: Jobs, dsn: str, role: str
+) -> None:
+    runs: Counter[str] = Counter()
+
+    @jobs.job
+    async def work(job: CurrentJob) -> None:
+        runs[str(job.id)] += 1
+        await asyncio.sleep(0.001)
+
+    async with jobs.worker(settings(lease=1.5, concurrency=20)):
+        for _ in range(5):
+            handles = await jobs.spawn_all(work.spec() for _ in range(200))
+            await until(lambda: sessions(dsn, role))
+            killed = sessions(dsn, role)
+            for pid in killed:
+                query(dsn, "SELECT pg_terminate_backend(%s)", pid)
+            await handles.results(timeout=SOON)
+            await until(lambda: sessions(dsn, role) - killed)  # noqa: B023
+    assert len(runs) == 1000
+    assert set(runs.values()) == {1}
+    assert count(dsn, "attempts WHERE move <> 'release'") == 0
+
+
+async def test_after_an_outage_longer_than_their_lease_no_worker_is_given_up_for_dead(
+    private_postgres: Postgres, workers: Callable[..., WorkerProcess], ledger: Ledger, gate: Gate
+) -> None:
+    server = private_postgres()
+    app: App = make(server.dsn, ledger)
+    async with app.jobs:
+        processes = [workers(server.dsn, lease=1.5, concurrency=10) for _ in range(3)]
+        handles = await app.jobs.spawn_all(app.waits.spec(str(gate)) for _ in range(30))
+        await until(lambda: len(ledger.runs()) == 30)
+        await asyncio.to_thread(server.stop)
+        await asyncio.sleep(3)
+        await asyncio.to_thread(server.start)
+        least = query(server.dsn, "SELECT max(beat_no) + 8 FROM piecework.workers")[0]  # the lease is some four beats
+        await until(lambda: count(server.dsn, "workers WHERE beat_no >= %s", *least) == 3)
+        gate.open()
+        await handles.results(timeout=SOON)
+    assert len(ledger.runs()) == 30
+    assert count(server.dsn, "attempts") == 0
+    assert not [process for process in processes if "given up for dead" in process.log]
