@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -35,7 +36,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Embedded servers that a test leaves behind, as root outside of the home, go where the session ends them."""
+    """Make every session alike, however it was started."""
+    # A shell that starts a command in the background lets it ignore SIGINT, and so would what the tests start.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    # What embedded servers leave behind, as root outside of their homes, goes where the session ends.
     if os.geteuid() == 0 and "PIECEWORK_DATA_ROOT" not in os.environ:
         folder = tempfile.mkdtemp(prefix="piecework-tests-")
         os.chmod(folder, 0o711)  # the servers' user passes through
