@@ -60,10 +60,10 @@ SINGLE_FIGURES = (
     ("spawning", Row("`spawn_all` of one large batch, typed, jobs/s", "bulk_jobs_per_s", ",.0f")),
     ("spawning", Row("one awaited `spawn`, µs", "single_spawn_us", ",.0f")),
     ("spawning", Row("one awaited one-row INSERT, µs", "single_insert_us", ",.0f")),
-    ("spawning", Row("the first ÷ the second", "single_ratio", ".2f")),
+    ("spawning", Row("spawn ÷ INSERT", "single_ratio", ".2f")),
     ("spawning", Row("ten concurrent spawners, µs per spawn", "ten_spawn_us", ",.0f")),
     ("spawning", Row("ten concurrent inserters, µs per INSERT", "ten_insert_us", ",.0f")),
-    ("spawning", Row("the first ÷ the second", "ten_ratio", ".2f")),
+    ("spawning", Row("ten spawners ÷ ten inserters", "ten_ratio", ".2f")),
     ("idle", Row("statements/s of an idle worker, each a transaction", "statements_per_s", ".2f")),
 )  # fmt: skip
 
