@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import sys
@@ -77,6 +78,9 @@ def command(**options: Unpack[WorkerOptions]) -> None:  # fmt: skip
     line = lifeline.grasp(options["lifeline"])
     jobs = find_jobs(options["target"], options["imports"])
     line.ready()
+    # What is imported by now stays: full collections, which jobs bring about, need not walk it each time.
+    gc.collect()
+    gc.freeze()
     jobs.run_worker(settings)
     _leave()
 

@@ -32,6 +32,8 @@ SETTINGS = {
     "unix_socket_permissions": "0700",
     "max_connections": "200",
     "shared_buffers": "128MB",
+    # A claim walks the index entries of jobs that have gone until a vacuum clears them away.
+    "autovacuum_naptime": "5s",
     "timezone": "UTC",
     "jit": "off",  # compiling costs more than the short statements of a job runner take
     "logging_collector": "off",  # the supervisor keeps the log, and keeps it small
