@@ -70,7 +70,9 @@ async def test_running_jobs_go_on_without_the_database_and_their_ends_land_when_
     assert len([line for line in said if "is back" in line]) == 1, said
 
 
-async def test_jobs_spawned_after_the_database_came_back_run(private_postgres: Postgres) -> None:
+async def test_jobs_spawned_after_the_database_came_back_run_and_each_outage_is_reported_once(
+    private_postgres: Postgres, caplog: pytest.LogCaptureFixture
+) -> None:
     server = private_postgres()
     async with Jobs(server.dsn) as jobs:
 
@@ -85,6 +87,8 @@ async def test_jobs_spawned_after_the_database_came_back_run(private_postgres: P
                 assert await (await hello.spawn()).result(timeout=SOON) == "hello"
                 await asyncio.to_thread(server.restart)
             assert await (await hello.spawn()).result(timeout=SOON) == "hello"
+    said = [record.getMessage() for record in caplog.records if record.name == "piecework.worker"]
+    assert [("lost" in line, "back" in line) for line in said] == [(True, False), (False, True)] * 2, said
 
 
 @pytest.mark.parametrize("role", ROLES)

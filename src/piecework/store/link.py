@@ -24,9 +24,17 @@ class DatabaseHealth:
     def __init__(self, dsn: str) -> None:
         self._where = describe(dsn)
         self._failing: set[object] = set()
+        self._returns = 0
+        self._opened: dict[object, int] = {}
+
+    def opened(self, link: object) -> None:
+        """Note that a link has a new connection."""
+        self._opened[link] = self._returns
 
     def lost(self, link: object, error: Exception) -> None:
         """Note that a link cannot do its work."""
+        if self._opened.pop(link, self._returns) < self._returns:
+            return  # its connection broke in an outage that is over, and nobody had used it since
         if not self._failing:
             log.warning("the database is lost, running jobs go on and claiming waits: %s", error)
         self._failing.add(link)
@@ -36,6 +44,7 @@ class DatabaseHealth:
         if link in self._failing:
             self._failing.remove(link)
             if not self._failing:
+                self._returns += 1
                 log.warning("the database at %s is back, the worker goes on", self._where)
 
 
@@ -77,6 +86,7 @@ class Link:
                 if self._revive is not None:
                     await asyncio.to_thread(self._try_to_revive)
                 raise
+            self.health.opened(self)
         return self._conn
 
     async def value(self, statement: str, *params: object) -> object:

@@ -9,6 +9,7 @@ from datetime import timedelta
 import msgspec
 import psycopg
 
+from piecework.base.errors import DatabaseUnreachable
 from piecework.store.connection import Connection, connect_sync, translated
 from piecework.store.statements import Statements
 
@@ -101,7 +102,10 @@ class Pulse:
 
     def leave(self, worker_id: str) -> bool:
         """Strike the worker off; False when it still owns jobs, which others will rescue when its lease is over."""
-        return bool(self._run("leave", worker_id)[0][0])
+        try:
+            return bool(self._run("leave", worker_id)[0][0])
+        except DatabaseUnreachable:  # the connection may have broken in an outage that is over
+            return bool(self._run("leave", worker_id)[0][0])
 
     def close(self) -> None:
         """Close the connection."""
