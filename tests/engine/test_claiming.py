@@ -34,6 +34,7 @@ class Gauge:
                 self.now[name] -= 1
 
 
+@pytest.mark.postgres(18, 15)
 async def test_lower_priorities_run_first_within_a_queue(jobs: Jobs) -> None:
     order: list[int] = []
 
@@ -246,6 +247,7 @@ async def test_concurrency_is_reached_and_never_exceeded(jobs: Jobs) -> None:
     assert gauge.most["all"] == 7
 
 
+@pytest.mark.postgres(18, 15)
 async def test_prefetched_jobs_that_cannot_start_soon_are_handed_to_others(jobs: Jobs, dsn: str) -> None:
     release = asyncio.Event()
 
@@ -268,6 +270,7 @@ async def test_prefetched_jobs_that_cannot_start_soon_are_handed_to_others(jobs:
             await handles.results(timeout=SOON)
 
 
+@pytest.mark.postgres(18, 15)
 async def test_a_delayed_job_runs_when_it_is_due_and_not_before(jobs: Jobs) -> None:
     @jobs.job
     async def moment() -> datetime:

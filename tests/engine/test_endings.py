@@ -13,6 +13,7 @@ from engine.helpers import SOON, count, moves, query, until, value
 from piecework import CurrentJob, Fail, JobErrored, Jobs, Reschedule, RetrySettings
 
 
+@pytest.mark.postgres(18, 15)
 async def test_an_async_job_completes_with_its_result(jobs: Jobs) -> None:
     @jobs.job
     async def add(a: int, b: int) -> int:
@@ -58,6 +59,7 @@ async def test_a_completed_job_leaves_one_row_in_the_history_and_no_other(jobs: 
     assert count(dsn, "attempts") == 0
 
 
+@pytest.mark.postgres(18, 15)
 async def test_reschedule_now_runs_the_job_again_at_once_as_its_first_attempt(jobs: Jobs, dsn: str) -> None:
     attempts: list[int] = []
 
@@ -106,6 +108,49 @@ async def test_reschedule_at_runs_the_job_again_at_that_moment(jobs: Jobs, dsn: 
     snapshot = await handle.load()
     assert snapshot.status == "pending"
     assert snapshot.run_at == moment
+
+
+@pytest.mark.parametrize("when", [datetime.max.replace(tzinfo=UTC), timedelta.max], ids=["at", "after"])
+async def test_a_job_that_is_rescheduled_to_the_end_of_time_can_be_looked_at(
+    jobs: Jobs, dsn: str, when: datetime | timedelta
+) -> None:
+    @jobs.job
+    async def never_again() -> Reschedule:
+        return Reschedule(when)
+
+    async with jobs.worker():
+        handle = await never_again.spawn()
+        await until(lambda: moves(dsn, handle.id) == ["reschedule"])
+    run_at = (await handle.load()).run_at
+    assert run_at is not None
+    assert run_at.year > 2100
+
+
+async def test_a_job_that_is_spawned_for_the_end_of_time_can_be_looked_at(jobs: Jobs) -> None:
+    @jobs.job
+    async def never() -> None: ...
+
+    handle = await never.options(run_at=datetime.max.replace(tzinfo=UTC)).spawn()
+    assert (await handle.load()).run_at == datetime(9999, 12, 31, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("kind", ["async", "plain"])
+async def test_a_job_spawns_another_and_waits_for_it(jobs: Jobs, kind: str) -> None:
+    @jobs.job
+    async def child(number: int) -> int:
+        return number + 1
+
+    @jobs.job("async")
+    async def parent() -> int:
+        return await (await child.spawn(1)).result(timeout=SOON)
+
+    @jobs.job("plain")
+    def parent_in_thread() -> int:
+        return child.spawn_sync(1).result_sync(timeout=SOON)
+
+    async with jobs.worker():
+        handle = await (parent if kind == "async" else parent_in_thread).spawn()
+        assert await handle.result(timeout=SOON) == 2
 
 
 async def test_a_reschedule_forgets_the_failures_before_it(jobs: Jobs) -> None:
@@ -166,6 +211,7 @@ async def test_an_error_of_fail_on_ends_the_job_and_others_are_retried(jobs: Job
     assert sorted(runs) == ["missing", "other", "other"]
 
 
+@pytest.mark.postgres(18, 15)
 async def test_a_failing_job_runs_exactly_n_attempts_times(jobs: Jobs, dsn: str) -> None:
     runs: list[int] = []
 
@@ -184,6 +230,7 @@ async def test_a_failing_job_runs_exactly_n_attempts_times(jobs: Jobs, dsn: str)
     assert (snapshot.status, snapshot.attempt, snapshot.failures) == ("errored", 4, 4)
 
 
+@pytest.mark.postgres(18, 15)
 async def test_every_failed_attempt_is_recorded_with_its_error_and_its_next_run(jobs: Jobs, dsn: str) -> None:
     @jobs.job(retry=RetrySettings(n_attempts=2, min_backoff=timedelta(milliseconds=1)))
     def broken(job: CurrentJob) -> None:

@@ -30,6 +30,7 @@ def give_up(dsn: str) -> UUID:
     return UUID(str(id))
 
 
+@pytest.mark.postgres(18, 15)
 async def test_it_stops_async_jobs_and_runs_them_again_under_its_new_id(jobs: Jobs, dsn: str, ledger: Ledger) -> None:
     @jobs.job
     async def hangs_at_first(job: CurrentJob) -> int:

@@ -36,6 +36,7 @@ async def kill_a_worker_that_runs_a_hundred_jobs(workers: Workers, app: App, **l
     return passed
 
 
+@pytest.mark.postgres(18, 15)
 async def test_jobs_of_a_killed_worker_run_again_elsewhere(workers: Workers, app: App, dsn: str) -> None:
     passed = await kill_a_worker_that_runs_a_hundred_jobs(workers, app, lease=3.0)
     assert passed < RUN_AGAIN * 3.0 / DEFAULT_LEASE + 2.0, "on a busy machine a beat may be late"

@@ -18,6 +18,8 @@ Answer: TypeAlias = Literal["landed", "landed before", "locked", "lost"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+# PostgreSQL adds microseconds in floating point: datetime.max would become the year 10000, which no driver reads.
+_LATEST = datetime(9999, 12, 31, tzinfo=UTC)
 _DAYS_AHEAD = 7
 _LONGEST = timedelta(days=36_500)
 _decode = msgspec.json.Decoder(list[tuple[int, Answer]]).decode
@@ -79,7 +81,7 @@ def _detail(settlement: Settlement) -> _Detail | None:
     if settlement.result is not None:
         detail.result = settlement.result
     if settlement.run_at is not None:
-        detail.run_at = (settlement.run_at - _EPOCH) // _MICROSECOND
+        detail.run_at = (min(settlement.run_at, _LATEST) - _EPOCH) // _MICROSECOND
     elif settlement.delay is not None:
         detail.delay = min(settlement.delay, _LONGEST) // _MICROSECOND
     return detail

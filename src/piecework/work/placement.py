@@ -12,6 +12,8 @@ from piecework.base.ids import JobId
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_LATEST = datetime(9999, 12, 31, tzinfo=UTC)
+"""Where PostgreSQL's arithmetic rounds to a moment that Python can still read."""
 _LONGEST_DELAY = timedelta(days=36_525)
 _NAME_LIMIT = 200
 _TAG_LIMIT = 100
@@ -144,7 +146,7 @@ def _checked_moment(value: object) -> int:
     if value.utcoffset() is None:
         raise InvalidOptions(f"options(run_at={value!r}) has no time zone, so it names no moment: "
                              "write datetime.now(UTC) or value.astimezone()")
-    return (value - _EPOCH) // _MICROSECOND
+    return (min(value, _LATEST) - _EPOCH) // _MICROSECOND
 
 
 def _checked_delay(value: object) -> int:
