@@ -21,9 +21,10 @@ BEGIN
     IF NOT FOUND THEN
         RETURN NULL;
     END IF;
+    -- In the order of their ids, and by an expression that no index has: else the planner may walk the primary key.
     FOR v_job IN
         SELECT j.ctid AS tid, j.id, j.claim_no, j.attempt, j.crashes, j.queue, j.job_type, j.priority, j.claimed_at
-        FROM jobs j WHERE j.worker_id = p_dead ORDER BY j.id FOR UPDATE SKIP LOCKED
+        FROM jobs j WHERE j.worker_id = p_dead ORDER BY uuid_send(j.id) FOR UPDATE SKIP LOCKED
     LOOP
         -- At once the first time. From the second on the jobs that shared a worker part: else one that kills its worker
         -- takes the same innocent ones along each time, until all have crashed too often.

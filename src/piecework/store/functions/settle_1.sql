@@ -102,16 +102,16 @@ BEGIN
     IF cardinality(v_landed) = cardinality(p_ids) THEN
         RETURN NULL;
     END IF;
-    -- A statement of its own sees what was committed meanwhile: the same settle sent twice is told so.
+    -- A statement of its own sees what was committed meanwhile: the same settle sent twice is told so. No EXISTS: the
+    -- planner may answer it from a hash of the whole history.
     RETURN (
         SELECT json_agg(json_build_array(u.position, CASE
-            WHEN EXISTS (SELECT FROM jobs j WHERE j.id = u.id AND j.claim_no = u.claim_no
-                         AND coalesce(j.worker_id = p_worker, false)) THEN 'locked'
-            WHEN EXISTS (SELECT FROM finished_jobs f
-                         WHERE f.id = u.id AND f.claim_no = u.claim_no AND f.worker_id = p_worker) THEN 'landed before'
-            WHEN EXISTS (SELECT FROM attempts a
-                         WHERE a.job_id = u.id AND a.claim_no = u.claim_no AND a.worker_id = p_worker
-                           AND a.move <> 'rescue') THEN 'landed before'
+            WHEN (SELECT true FROM jobs j WHERE j.id = u.id AND j.claim_no = u.claim_no
+                  AND coalesce(j.worker_id = p_worker, false) LIMIT 1) THEN 'locked'
+            WHEN (SELECT true FROM finished_jobs f WHERE f.id = u.id AND f.claim_no = u.claim_no
+                  AND f.worker_id = p_worker LIMIT 1) THEN 'landed before'
+            WHEN (SELECT true FROM attempts a WHERE a.job_id = u.id AND a.claim_no = u.claim_no
+                  AND a.worker_id = p_worker AND a.move <> 'rescue' LIMIT 1) THEN 'landed before'
             ELSE 'lost' END))::text
         FROM unnest(p_ids, p_claim_nos) WITH ORDINALITY AS u (id, claim_no, position)
         WHERE u.position <> ALL (coalesce(v_landed, '{}')));

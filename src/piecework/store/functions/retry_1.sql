@@ -1,0 +1,30 @@
+-- Bring finished jobs back. The delete of the history row decides between two operators. Counters start anew.
+-- params:  $1 ids uuid[], $2 since timestamptz (jobs that ended before are not looked for)
+-- returns: uuid, of each that was brought back
+CREATE OR REPLACE FUNCTION /*schema.*/retry_1(p_ids uuid[], p_since timestamptz) RETURNS SETOF uuid
+LANGUAGE plpgsql
+SET search_path = /*schema*/, pg_temp
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET plan_cache_mode = force_generic_plan
+AS $$
+BEGIN
+    RETURN QUERY
+    WITH back AS (
+        DELETE FROM finished_jobs f
+        WHERE f.id = ANY (p_ids) AND f.finished_at >= p_since AND f.config IS NOT NULL
+        RETURNING f.*),
+    again AS (
+        INSERT INTO jobs (
+            id, run_at, created_at, claim_no, priority, queue, job_type, config, concurrency_key, key, timeout, tags,
+            metadata, trace_context)
+        SELECT b.id, clock_timestamp(), b.created_at, b.claim_no + 1, b.priority, b.queue, b.job_type, b.config,
+               b.concurrency_key, b.key, b.timeout, b.tags, b.metadata, b.trace_context
+        FROM back b
+        RETURNING id, queue, job_type, priority),
+    hinted AS MATERIALIZED (
+        SELECT pg_notify(/*channel*/, lane.hint)
+        FROM (SELECT DISTINCT jsonb_build_array(a.queue, a.job_type, a.priority)::text FROM again a) AS lane (hint))
+    SELECT a.id FROM again a WHERE (SELECT count(*) FROM hinted) >= 0;
+END
+$$;
