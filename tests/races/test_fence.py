@@ -88,17 +88,15 @@ async def stopped_on(
         yield Stopped(app, server, worker, id, {str(handle.id) for handle in handles}, first)
 
 
-async def test_late_settles_of_a_worker_that_was_given_up_for_dead_change_no_row(stopped: Stopped) -> None:
+async def test_late_settles_of_a_worker_that_was_given_up_for_dead_change_no_row_and_it_goes_on_under_a_new_id(
+    stopped: Stopped,
+) -> None:
     assert len(stopped.jobs) >= 100
     before = stopped.rows()
     await stopped.go_on()
     assert stopped.rows() == before
     answered = re.findall(r"job (\S+) \(late\): its claim 1 was lost, its end \(complete\)", stopped.worker.log)
     assert set(answered) == stopped.jobs
-
-
-async def test_a_worker_that_was_given_up_for_dead_goes_on_under_a_new_id(stopped: Stopped) -> None:
-    await stopped.go_on()
     [(new,)] = query(stopped.server.dsn, "SELECT id FROM piecework.workers WHERE pid = %s", stopped.worker.pid)
     assert str(new) != stopped.id
     assert value(stopped.server.dsn, "SELECT worker_id FROM piecework.finished_jobs WHERE job_type = 'note'") == new
