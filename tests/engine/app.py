@@ -43,6 +43,7 @@ class App:
     ledger: Ledger
     note: JobFunction
     nap: JobFunction
+    nap_in_thread: JobFunction
     hangs_at_first: JobFunction
     hangs_once: JobFunction
     kills_its_worker: JobFunction
@@ -79,6 +80,11 @@ def make(dsn: str, ledger: Ledger) -> App:
     async def nap(job: CurrentJob, seconds: float) -> None:
         with ledger.run_of(job):
             await asyncio.sleep(seconds)
+
+    @jobs.job
+    def nap_in_thread(job: CurrentJob, seconds: float) -> None:
+        with ledger.run_of(job):
+            time.sleep(seconds)
 
     @jobs.job
     async def hangs_at_first(job: CurrentJob) -> None:
@@ -173,8 +179,8 @@ def make(dsn: str, ledger: Ledger) -> App:
                     return Fail("unlucky number") if number % 7 == 0 else number
 
     return App(
-        jobs, ledger, note, nap, hangs_at_first, hangs_once, kills_its_worker, waits, waits_in_thread, goes_when_asked,
-        goes_when_asked_in_thread, clings, freezes, late, erratic,
+        jobs, ledger, note, nap, nap_in_thread, hangs_at_first, hangs_once, kills_its_worker, waits, waits_in_thread,
+        goes_when_asked, goes_when_asked_in_thread, clings, freezes, late, erratic,
     )  # fmt: skip
 
 

@@ -79,12 +79,12 @@ class Ledger:
         return dict(by_job)
 
     def overlaps(self, lost: frozenset[int] = frozenset()) -> list[tuple[Run, Run]]:
-        """Pairs of runs of one job that ran at the same time. Runs that never ended count in the processes that are
-        not `lost`."""
+        """Pairs of runs of one job that ran at the same time, less those whose earlier run was in a process that is
+        `lost`: it was killed, or stood still for so long that it was given up for dead."""
         found: list[tuple[Run, Run]] = []
         for runs in self.runs_by_job().values():
             for earlier, later in pairwise(runs):
                 over = earlier.ended is not None and earlier.ended < later.began
-                if not over and not (earlier.ended is None and earlier.pid in lost):
+                if not over and earlier.pid not in lost:
                     found.append((earlier, later))
         return found
