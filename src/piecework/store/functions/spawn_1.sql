@@ -23,7 +23,9 @@ BEGIN
                 ELSE clock_timestamp() END,
            j.tags
     FROM jsonb_to_recordset(p_jobs::jsonb) AS j (
-        id uuid, job_type text, config jsonb, queue text, priority smallint, run_at bigint, delay bigint, tags text[]);
+        id uuid, job_type text, config jsonb, queue text, priority smallint, run_at bigint, delay bigint, tags text[])
+    -- Two callers with the same ids wait for each other's rows, so all take them in one order (invariant D).
+    ORDER BY j.id;
     GET DIAGNOSTICS v_count = ROW_COUNT;
 
     -- A caller's id may be that of a job that has ended. Looked up after the insert, in a statement of its own: a settle

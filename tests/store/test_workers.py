@@ -1,0 +1,76 @@
+"""workers and idle_workers: who lives, and who sleeps."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+
+from piecework.base.ids import new_id
+from piecework.store.liveness import WorkerRow
+from piecework.store.overview import list_workers
+from support.scene import Scene
+
+pytestmark = pytest.mark.postgres(18, 15)
+
+
+async def test_a_worker_is_registered_as_it_says(scene: Scene) -> None:
+    id = str(new_id())
+    before = scene.clock()
+    scene.pulse.register(
+        WorkerRow(
+            id=id, pid=42, host="höst", lease=timedelta(seconds=0.35), stop=timedelta(milliseconds=200),
+            exit=timedelta(milliseconds=300), queues=["a", "b,c", '"d"'], job_types=["x"], version="1.2.3",
+        )
+    )  # fmt: skip
+    [row] = scene.rows("SELECT * FROM workers")
+    assert before <= row["started_at"] <= row["beat_at"] <= scene.clock()  # type: ignore[operator]
+    del row["started_at"], row["beat_at"]
+    assert row == {
+        "id": UUID(id), "beat_no": 0, "draining": False, "given_up_at": None, "pid": 42, "host": "höst",
+        "lease": timedelta(milliseconds=350), "stop": timedelta(milliseconds=200), "exit": timedelta(milliseconds=300),
+        "queues": ["a", "b,c", '"d"'], "job_types": ["x"], "version": "1.2.3", "settings": None,
+    }  # fmt: skip
+
+
+async def test_a_beat_counts_and_tells_of_the_worker_and_shows_the_others(scene: Scene) -> None:
+    worker, brief, other = scene.worker(), scene.worker(lease=0.35), scene.worker(lease=36_000)
+    assert scene.pulse.beat(other, draining=False, job_types=["work"]) is not None
+    before = scene.clock()
+    others = scene.pulse.beat(worker, draining=True, job_types=["x", "y"])
+    assert others == [(brief, 0, 0.35), (other, 1, 36_000.0)]
+    [row] = scene.rows("SELECT * FROM workers WHERE id = %s", worker)
+    assert (row["beat_no"], row["draining"], row["job_types"]) == (1, True, ["x", "y"])
+    assert row["beat_at"] >= before  # type: ignore[operator]
+    scene.pulse.beat(worker, draining=True, job_types=[])
+    assert scene.value("SELECT beat_no FROM workers WHERE id = %s", worker) == 2
+
+
+async def test_a_beat_of_a_worker_that_has_no_row_is_told_so_and_makes_none(scene: Scene) -> None:
+    assert scene.pulse.beat(str(new_id()), draining=False, job_types=[]) is None
+    assert scene.value("SELECT count(*) FROM workers") == 0
+
+
+async def test_a_worker_declares_itself_idle_and_busy_as_often_as_it_likes(scene: Scene) -> None:
+    worker, other = scene.worker(), scene.worker()
+    for _ in range(2):
+        await scene.link.value("declare_idle", worker, ["a", "b"])
+        await scene.link.value("declare_idle", other, ["a"])
+    assert scene.rows("SELECT worker_id, queues FROM idle_workers WHERE worker_id = %s", worker) == [
+        {"worker_id": UUID(worker), "queues": ["a", "b"]}
+    ]
+    for _ in range(2):
+        await scene.link.value("declare_busy", worker)
+    assert scene.rows("SELECT worker_id FROM idle_workers") == [{"worker_id": UUID(other)}]
+
+
+async def test_workers_are_listed_with_what_they_hold(scene: Scene) -> None:
+    first, _ = await scene.running(3)
+    second = scene.worker(lease=2.0)
+    await scene.link.value("declare_idle", second, ["default"])
+    listed = await list_workers(scene.store)
+    assert [(str(w.id), w.running, w.idle, w.lease.total_seconds()) for w in listed] == [
+        (first, 3, False, 18.0), (second, 0, True, 2.0),
+    ]  # fmt: skip
+    assert all(timedelta(0) <= w.last_beat < timedelta(minutes=1) for w in listed)
