@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 import msgspec
@@ -13,6 +13,10 @@ from engine.app import ONCE
 from engine.helpers import SOON, count, moves, query, until
 
 from piecework import CurrentJob, JobErrored, Jobs, RetrySettings, WorkerSettings
+from piecework.model.settlement import Settlement
+from piecework.store import settling
+from piecework.store.link import Link
+from support.private_postgres import PrivatePostgres
 
 TWICE = RetrySettings(n_attempts=2, min_backoff=timedelta(milliseconds=1))
 
@@ -90,6 +94,49 @@ async def test_a_result_that_the_database_refuses_fails_alone_while_its_batch_co
     ]
     assert all(outcomes[number].error for number in (17, 60))
     assert moves(dsn, handles[17].id) == ["fail"]
+
+
+async def test_a_result_that_is_too_much_for_the_server_fails_alone(
+    private_postgres: Callable[..., PrivatePostgres],
+) -> None:
+    server = private_postgres(max_stack_depth="100kB")
+    async with Jobs(server.dsn) as jobs:
+
+        @jobs.job(retry=ONCE)
+        async def nest(depth: int) -> object:
+            nested: list[object] = []
+            for _ in range(depth):
+                nested = [nested]
+            return nested
+
+        async with jobs.worker():
+            handles = await jobs.spawn_all(nest.spec(depth) for depth in (1, 900, 2))
+            outcomes = await handles.wait(timeout=SOON)
+    assert [outcome.status for outcome in outcomes] == ["completed", "errored", "completed"]
+    assert outcomes[1].error is not None
+    assert outcomes[1].error.type == "unstorable result"
+
+
+async def test_results_that_are_large_together_are_settled_in_several_calls(
+    jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+
+    async def record(link: Link, worker_id: str, batch: Sequence[Settlement], now: float) -> list[settling.Answer]:
+        sizes.append(sum(len(bytes(s.result)) for s in batch if s.result is not None))
+        return await settling.settle(link, worker_id, batch, now)
+
+    monkeypatch.setattr("piecework.engine.completer.settle", record)
+    monkeypatch.setattr("piecework.engine.completer._MOST_BYTES", 10_000)
+
+    @jobs.job
+    async def large() -> str:
+        return "x" * 998
+
+    async with jobs.worker():
+        await (await jobs.spawn_all(large.spec() for _ in range(200))).results(timeout=SOON)
+    assert sum(sizes) == 200 * 1000
+    assert max(sizes) == 10_000
 
 
 async def test_an_error_whose_text_has_a_nul_is_stored(jobs: Jobs) -> None:

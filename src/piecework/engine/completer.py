@@ -17,6 +17,8 @@ from piecework.store.settling import Answer, settle
 
 log = logging.getLogger("piecework.worker")
 _MOST = 1000
+_MOST_BYTES = 64 * 2**20
+"""Of results in one call. PostgreSQL takes a text of less than 1 GiB, and what it never takes would be sent for ever."""
 _LOCKED_PAUSE = 0.1
 
 Answered: TypeAlias = Callable[[Settlement, Answer], None]
@@ -82,8 +84,12 @@ class Completer:
     def _next_batch(self) -> tuple[str, list[Settlement]]:
         worker_id = self._pending[0][0]
         batch: list[Settlement] = []
-        while self._pending and len(batch) < self._most and self._pending[0][0] == worker_id:
-            batch.append(self._pending.popleft()[1])
+        size = 0
+        while self._pending and len(batch) < self._most and size < _MOST_BYTES and self._pending[0][0] == worker_id:
+            settlement = self._pending.popleft()[1]
+            batch.append(settlement)
+            if settlement.result is not None:
+                size += memoryview(settlement.result).nbytes
         return worker_id, batch
 
     def _put_back(self, worker_id: str, batch: Sequence[Settlement]) -> None:
