@@ -18,7 +18,7 @@ from piecework.store.settling import Answer, settle
 log = logging.getLogger("piecework.worker")
 _MOST = 1000
 _MOST_BYTES = 64 * 2**20
-"""Of results in one call. PostgreSQL takes a text of less than 1 GiB, and what it never takes would be sent for ever."""
+"""Of results in one call: PostgreSQL takes no text of 1 GiB, and what it refuses whole would be sent for ever."""
 _LOCKED_PAUSE = 0.1
 
 Answered: TypeAlias = Callable[[Settlement, Answer], None]
