@@ -9,7 +9,7 @@ import pytest
 
 from support.scene import Scene
 
-pytestmark = pytest.mark.postgres(18, 15)
+pytestmark = pytest.mark.postgres(18)
 
 
 async def test_a_duty_that_is_due_is_taken_once_and_is_due_again_later(scene: Scene) -> None:

@@ -15,7 +15,7 @@ from piecework.model.snapshot import ErrorInfo, JobSnapshot
 from piecework.store.overview import JobFilter, list_attempts, list_jobs
 from support.scene import NOW, Scene, new_job, uuids
 
-pytestmark = pytest.mark.postgres(18, 15)
+pytestmark = pytest.mark.postgres(18)
 
 ERROR = ErrorInfo(type="E", message="m", traceback="t")
 RAW = msgspec.Raw

@@ -21,7 +21,7 @@ from piecework.store.store import Store
 from support.databases import Server
 from support.scene import NOW, Scene
 
-pytestmark = pytest.mark.postgres(18, 15)
+pytestmark = pytest.mark.postgres(18)
 
 EVERYTHING = sorted(file.name for folder in ("migrations", "functions") for file in sql_files(folder))
 
@@ -43,6 +43,7 @@ def functions(scene: Scene) -> dict[object, object]:
 # from nothing, and again
 
 
+@pytest.mark.postgres(18, 15)
 async def test_a_fresh_database_gets_everything_and_the_second_time_nothing(empty_dsn: str) -> None:
     assert await opened(empty_dsn, migrate=True) == EVERYTHING
     assert await opened(empty_dsn, migrate=True) == []
@@ -66,7 +67,6 @@ async def test_six_connections_at_once_migrate_once(empty_dsn: str) -> None:
     assert sorted(applied) == [[]] * 5 + [EVERYTHING]
 
 
-@pytest.mark.postgres(18)
 def test_six_processes_at_once_migrate_once(empty_dsn: str) -> None:
     program = (
         "import asyncio, sys; from piecework.store.store import Store\n"
@@ -210,6 +210,7 @@ async def test_a_role_that_may_not_create_in_a_schema_made_for_others_is_told_so
             await opened(dsn, migrate=True)
 
 
+@pytest.mark.postgres(18, 15)
 async def test_a_role_that_may_only_use_the_tables_can_do_all_that_work_needs(server: Server, dsn: str) -> None:
     with role(server, dsn) as (name, as_role):
         with psycopg.connect(dsn) as conn:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from uuid import UUID
 
 import msgspec
@@ -17,10 +18,10 @@ from support.scene import NOW, Scene, new_job, uuids
 pytestmark = pytest.mark.postgres(18, 15)
 
 
-@pytest.fixture
-async def hasty(own_scene: Scene) -> AsyncIterator[Scene]:
+@asynccontextmanager
+async def hasty_on(scene: Scene) -> AsyncIterator[Scene]:
     """The same schema, through connections that wait for no lock."""
-    async with Scene.open(make_conninfo(own_scene.dsn, options="-c lock_timeout=1")) as hasty:
+    async with Scene.open(make_conninfo(scene.dsn, options="-c lock_timeout=1")) as hasty:
         yield hasty
 
 
@@ -69,39 +70,35 @@ def cancelled_and_brought_back(scene: Scene, user: psycopg.Connection) -> None:
      cancelled_and_brought_back],
     ids=lambda leave_open: leave_open.__name__,
 )  # fmt: skip
-async def test_an_open_transaction_delays_nobody(own_scene: Scene, hasty: Scene, leave_open: object) -> None:
-    worker, jobs = await own_scene.running(6)
-    await own_scene.settle(worker, completed(jobs[5], NOW, None))
-    waiting = await own_scene.spawn_many(4, delay=0)
-    own_scene.sql.execute(f"DROP TABLE {own_scene.leaves()[-1]}")
-    user = own_scene.session()
-    leave_open(own_scene, user)  # type: ignore[operator]
-
-    [id] = await hasty.spawn(new_job(delay=0))
-    await hasty.spawn(new_job(chosen=True, delay=3_600_000_000))
-    assert await claiming.lanes(hasty.link, ["default"], ["work"]) != {}
-    other = hasty.worker()
-    claimed = await hasty.claim(other)
-    assert len(claimed) >= 4
-    assert id in {job.id for job in claimed}
-    ends = [completed(jobs[0], NOW, None), Settlement(jobs[1], "retry", NOW, attempt=2),
-            Settlement(jobs[2], "fail", NOW, attempt=1), released(jobs[3])]  # fmt: skip
-    assert (await hasty.settle(worker, *ends)).count("landed") >= 3
-    assert await hasty.settle(other, completed(claimed[-1], NOW, None)) == ["landed"]
-    assert hasty.pulse.beat(worker, draining=False, job_types=[]) is not None
-    assert len(hasty.pulse.rescue(worker, 1, 1.0) or []) >= 1
-    assert hasty.pulse.do_duties(other) == ["partitions"]
-    assert len(hasty.leaves()) == 18
-    late = await hasty.spawn_many(2)
-    assert await hasty.store.cancel([UUID(id) for id in late]) == ["cancelled"] * 2
-    assert await hasty.store.retry([UUID(id) for id in late]) == ["retried"] * 2
-    assert set(waiting) >= {job.id for job in claimed} - {id} - {job.id for job in jobs}
-    async with hasty.store_at(hasty.dsn) as store:
-        assert all(await store.load(uuids(jobs)))
+async def test_an_open_transaction_delays_nobody(scene: Scene, leave_open: Callable[..., None]) -> None:
+    worker, jobs = await scene.running(6)
+    await scene.settle(worker, completed(jobs[5], NOW, None))
+    waiting = await scene.spawn_many(4, delay=0)
+    user = scene.session()
+    leave_open(scene, user)
+    async with hasty_on(scene) as hasty:
+        [id] = await hasty.spawn(new_job(delay=0))
+        await hasty.spawn(new_job(chosen=True, delay=3_600_000_000))
+        assert await claiming.lanes(hasty.link, ["default"], ["work"]) != {}
+        other = hasty.worker()
+        claimed = await hasty.claim(other)
+        assert {id, *waiting} >= {job.id for job in claimed}
+        assert len(claimed) >= 4
+        ends = [completed(jobs[0], NOW, None), Settlement(jobs[1], "retry", NOW, attempt=2),
+                Settlement(jobs[2], "fail", NOW, attempt=1), released(jobs[3])]  # fmt: skip
+        assert (await hasty.settle(worker, *ends)).count("landed") >= 3
+        assert await hasty.settle(other, completed(claimed[-1], NOW, None)) == ["landed"]
+        assert hasty.pulse.beat(worker, draining=False, job_types=[]) is not None
+        assert len(hasty.pulse.rescue(worker, 1, 1.0) or []) >= 1
+        assert hasty.pulse.do_duties(other) == ["partitions"]
+        assert all(await hasty.store.load(uuids(jobs)))
+        late = [UUID(id) for id in await hasty.spawn_many(2)]
+        assert await hasty.store.cancel(late) == ["cancelled"] * 2
+        assert await hasty.store.retry(late) == ["retried"] * 2
 
 
 async def test_an_open_transaction_that_used_the_history_does_not_delay_the_settle_that_finds_no_leaf(
-    own_scene: Scene, hasty: Scene
+    own_scene: Scene,
 ) -> None:
     worker, jobs = await own_scene.running(2)
     today = own_scene.clock().strftime("%Y%m%d")
@@ -113,5 +110,7 @@ async def test_an_open_transaction_that_used_the_history_does_not_delay_the_sett
         "1, 0, 0, 0, 'completed', queue, job_type FROM jobs WHERE id = $1",
         [UUID(jobs[0].id)],
     )
-    ends = completed(jobs[0], NOW, None), Settlement(jobs[1], "retry", NOW, attempt=2)
-    assert await hasty.settle(worker, *ends) == ["landed", "landed"]
+    async with hasty_on(own_scene) as hasty:
+        ends = completed(jobs[0], NOW, None), Settlement(jobs[1], "retry", NOW, attempt=2)
+        assert await hasty.settle(worker, *ends) == ["landed", "landed"]
+    assert len(own_scene.leaves()) == 18

@@ -54,6 +54,7 @@ async def test_while_none_is_missing_nothing_is_locked(scene: Scene) -> None:
     assert session.execute("SELECT add_partitions_1(7)").fetchone() == (0,)
 
 
+@pytest.mark.postgres(18)
 @pytest.mark.parametrize(
     ("zone", "style"),
     [("Pacific/Kiritimati", "SQL,\\ DMY"), ("America/Los_Angeles", "German"), ("Asia/Kathmandu", "Postgres,\\ MDY")],
@@ -84,6 +85,7 @@ async def test_of_two_makers_the_second_finds_the_leaves_made(own_scene: Scene) 
     assert own_scene.leaves() == expected(own_scene)
 
 
+@pytest.mark.postgres(18)
 async def test_when_the_first_of_two_makers_fails_the_second_makes_the_leaves(own_scene: Scene) -> None:
     for leaf in own_scene.leaves():
         own_scene.sql.execute(f"DROP TABLE {leaf}")
@@ -97,6 +99,7 @@ async def test_when_the_first_of_two_makers_fails_the_second_makes_the_leaves(ow
     assert own_scene.leaves() == expected(own_scene)
 
 
+@pytest.mark.postgres(18)
 async def test_a_leaf_has_the_indexes_and_checks_of_its_parent(own_scene: Scene) -> None:
     shape = (
         "SELECT (SELECT count(*) FROM pg_index i WHERE i.indrelid = c.oid AND i.indisvalid) AS indexes, "
@@ -107,5 +110,5 @@ async def test_a_leaf_has_the_indexes_and_checks_of_its_parent(own_scene: Scene)
         assert own_scene.rows(shape, leaf) == own_scene.rows(shape, leaf.rpartition("_")[0])
 
 
-async def test_the_history_has_no_default_leaf(own_scene: Scene) -> None:
-    assert "DEFAULT" not in bounds(own_scene).values()
+async def test_the_history_has_no_default_leaf(scene: Scene) -> None:
+    assert "DEFAULT" not in bounds(scene).values()

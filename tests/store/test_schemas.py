@@ -20,7 +20,7 @@ from piecework.store.store import Store
 from support.databases import Server
 from support.scene import NOW, Scene, new_job
 
-pytestmark = pytest.mark.postgres(18, 15)
+pytestmark = pytest.mark.postgres(18)
 
 
 async def a_day_of_work(scene: Scene) -> None:
@@ -66,10 +66,14 @@ async def a_day_of_work(scene: Scene) -> None:
     assert await scene.store.retry([UUID(first.id)]) == ["retried"]
 
 
+@pytest.mark.postgres(18, 15)
+async def test_every_statement_works(scene: Scene) -> None:
+    await a_day_of_work(scene)
+
+
 # names
 
 
-@pytest.mark.postgres(18)
 @pytest.mark.parametrize(
     "name", ["Upper \"q\" 'a' \"", "ünï \U0001f600", "select", ";-- /*schema*/ %s %I $1 $a$ \\", "x" * 63]
 )
@@ -143,7 +147,6 @@ async def test_two_schemas_do_not_wait_for_each_others_migrations_and_leaves(pai
 # servers with settings of their own
 
 
-@pytest.mark.postgres(18)
 @pytest.mark.parametrize(
     "settings",
     [
@@ -167,7 +170,6 @@ async def test_the_databases_defaults_do_not_reach_the_work(
         await a_day_of_work(scene)
 
 
-@pytest.mark.postgres(18)
 async def test_a_database_without_an_encoding_works(server: Server) -> None:
     """What initdb makes where no locale is set."""
     server.admin.execute("CREATE DATABASE test_ascii TEMPLATE template0 ENCODING 'SQL_ASCII' LOCALE 'C'")

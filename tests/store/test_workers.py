@@ -12,7 +12,7 @@ from piecework.store.liveness import WorkerRow
 from piecework.store.overview import list_workers
 from support.scene import Scene
 
-pytestmark = pytest.mark.postgres(18, 15)
+pytestmark = pytest.mark.postgres(18)
 
 
 async def test_a_worker_is_registered_as_it_says(scene: Scene) -> None:
