@@ -73,4 +73,7 @@ async def test_workers_are_listed_with_what_they_hold(scene: Scene) -> None:
     assert [(str(w.id), w.running, w.idle, w.lease.total_seconds()) for w in listed] == [
         (first, 3, False, 18.0), (second, 0, True, 2.0),
     ]  # fmt: skip
+    scene.session().execute("SELECT FROM jobs WHERE worker_id = $1 LIMIT 1 FOR UPDATE", [first])
+    assert len(scene.pulse.rescue(first, 0, 18.0) or []) == 2
+    assert [str(w.id) for w in await list_workers(scene.store)] == [second], "one that was given up is no worker"
     assert all(timedelta(0) <= w.last_beat < timedelta(minutes=1) for w in listed)

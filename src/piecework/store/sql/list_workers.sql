@@ -5,4 +5,4 @@ SELECT w.id, w.host, w.pid, w.queues, w.job_types, w.version, w.draining, w.star
        date_part('epoch', clock_timestamp() - w.beat_at), date_part('epoch', w.lease),
        (SELECT count(*) FROM /*schema.*/jobs j WHERE j.worker_id = w.id),
        EXISTS (SELECT FROM /*schema.*/idle_workers i WHERE i.worker_id = w.id)
-FROM /*schema.*/workers w ORDER BY w.started_at, w.id
+FROM /*schema.*/workers w WHERE w.given_up_at IS NULL ORDER BY w.started_at, w.id
