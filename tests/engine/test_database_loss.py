@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 import pytest
@@ -14,7 +15,8 @@ from engine.fixtures import Gate
 from engine.helpers import SOON, WorkerProcess, count, query, until
 from engine.ledger import Ledger
 
-from piecework import CurrentJob, Jobs, WorkerSettings
+from piecework import CurrentJob, DatabaseUnreachable, Jobs, WorkerSettings
+from piecework.store.liveness import Pulse
 from support.private_postgres import PrivatePostgres
 
 Postgres = Callable[..., PrivatePostgres]
@@ -118,6 +120,28 @@ async def test_a_terminated_session_of_a_worker_is_made_anew_and_nothing_is_lost
     assert count(dsn, "attempts WHERE move <> 'release'") == 0
 
 
+async def test_a_beat_that_failed_is_repeated_long_before_the_next_one_is_due(
+    jobs: Jobs, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beat, tried = Pulse.beat, threading.Event()
+    tries: list[float] = []
+
+    def fails_at_first(
+        pulse: Pulse, worker_id: str, *, draining: bool, job_types: Sequence[str]
+    ) -> list[tuple[str, int, float]] | None:
+        tries.append(time.monotonic())
+        if len(tries) == 1:
+            raise DatabaseUnreachable("just once")
+        tried.set()
+        return beat(pulse, worker_id, draining=draining, job_types=job_types)
+
+    monkeypatch.setattr(Pulse, "beat", fails_at_first)
+    timings = settings(lease=7.2)
+    async with jobs.worker(timings):
+        await until(tried.is_set)
+    assert tries[1] - tries[0] < timings.liveness.beat.total_seconds() / 2
+
+
 async def test_after_an_outage_longer_than_their_lease_no_worker_is_given_up_for_dead(
     private_postgres: Postgres, workers: Callable[..., WorkerProcess], ledger: Ledger, gate: Gate
 ) -> None:
@@ -127,6 +151,7 @@ async def test_after_an_outage_longer_than_their_lease_no_worker_is_given_up_for
         processes = [workers(server.dsn, lease=1.5, concurrency=10) for _ in range(3)]
         handles = await app.jobs.spawn_all(app.waits.spec(str(gate)) for _ in range(30))
         await until(lambda: len(ledger.runs()) == 30)
+        await until(lambda: count(server.dsn, "workers WHERE beat_no >= 3") == 3)  # each has seen the others beat
         await asyncio.to_thread(server.stop)
         await asyncio.sleep(3)
         await asyncio.to_thread(server.start)

@@ -97,16 +97,19 @@ class Heartbeat:
         )  # fmt: skip
 
     def _run(self) -> None:
+        failed = False
         while not self._stopping:
-            self._wake.wait(self._beat_every * random.uniform(1 - _JITTER, 1 + _JITTER))
+            pause = min(1.0, self._beat_every / 4) if failed else self._beat_every
+            self._wake.wait(pause * random.uniform(1 - _JITTER, 1 + _JITTER))
             self._wake.clear()
             if self._stopping:
                 return
+            failed = False
             try:
                 self._beat()
             except DatabaseError as error:
                 log.debug("a heartbeat of worker %s failed: %s", self.worker_id, error)
-                self._wake.wait(min(1.0, self._beat_every / 4))
+                failed = True
             except Exception:
                 log.exception("a heartbeat of worker %s failed", self.worker_id)
 
