@@ -33,8 +33,8 @@ from piecework.work.registry import RegisteredJob, Registry
 log = logging.getLogger("piecework.job")
 _STILL_RUNNING_PAUSE = timedelta(seconds=5)
 
-Stop: TypeAlias = Literal["shutdown", "gone"]
-"""Why the worker itself stops a run: it ends and hands the claim back, or the claim is not its own any more."""
+Stop: TypeAlias = Literal["release", "drop"]
+"""What becomes of the claim whose run the worker itself stops: it is handed back, or it is another's already."""
 
 
 class Held:
@@ -117,25 +117,25 @@ class Executor:
         waiting, self.capacity.waiting = list(self.capacity.waiting), type(self.capacity.waiting)()
         for job in waiting:
             held = self.held[job.id]
-            held.stop = "shutdown"
+            held.stop = "release"
             self._completer.put(held.worker_id, released(job))
 
     def release(self, job: ClaimedJob, worker_id: str) -> None:
         """Hand back a claim that this worker does not know."""
         self._completer.put(worker_id, released(job))
 
-    def stop_runs(self, why: Stop) -> None:
+    def stop_runs(self, what: Stop) -> None:
         """Stop what runs: `async def` jobs are cancelled, `def` jobs go on until their function returns."""
         for held in list(self.held.values()):
             if held.task is not None and held.stop is None:
-                held.stop = why
+                held.stop = what
                 held.task.cancel()
                 held.task.add_done_callback(functools.partial(self._stopped, held))
-            elif why == "gone":
-                held.stop = why
+            elif what == "drop":
+                held.stop = what
                 if held.started is None:
                     self._drop(held)
-        if why == "gone":
+        if what == "drop":
             self.capacity.waiting.clear()
 
     @property
@@ -198,7 +198,7 @@ class Executor:
         if self.shutdown.is_set():
             self._freed()
         if isinstance(error, asyncio.CancelledError) and held.stop is not None:
-            if held.stop == "shutdown":
+            if held.stop == "release":
                 self._completer.put(held.worker_id, released(held.job))
             else:
                 self._drop(held)

@@ -31,6 +31,7 @@ class Heartbeat:
         reborn: called in the heartbeat's thread with the new id, after the worker had been given up for dead and was
             registered anew: what it held under the old id is another's.
         rescued: called in the heartbeat's thread when jobs were taken back.
+        renewed: called in the heartbeat's thread after each beat that was answered.
     """
 
     def __init__(
@@ -40,14 +41,18 @@ class Heartbeat:
         job_types: Callable[[], Sequence[str]],
         reborn: Callable[[str], None],
         rescued: Callable[[], None],
+        renewed: Callable[[], None],
     ) -> None:
         self.worker_id = str(new_id())
+        self.sent = float("-inf")
+        """When the last answered beat was sent, monotonic seconds: the lease counts from here."""
         self.draining = False
         self._pulse = pulse
         self._settings = settings
         self._job_types = job_types
         self._reborn = reborn
         self._rescued = rescued
+        self._renewed = renewed
         self._beat_every = settings.liveness.beat.total_seconds()
         self._wake = threading.Event()
         self._stopping = False
@@ -88,6 +93,7 @@ class Heartbeat:
 
     def _register(self) -> None:
         liveness = self._settings.liveness
+        sent = time.monotonic()
         self._pulse.register(
             WorkerRow(
                 id=self.worker_id, pid=os.getpid(), host=socket.gethostname(), lease=liveness.lease,
@@ -95,6 +101,7 @@ class Heartbeat:
                 version=version("piecework"),
             )
         )  # fmt: skip
+        self.sent = sent
 
     def _run(self) -> None:
         failed = False
@@ -114,11 +121,17 @@ class Heartbeat:
                 log.exception("a heartbeat of worker %s failed", self.worker_id)
 
     def _beat(self) -> None:
+        sent = time.monotonic()
         others = self._pulse.beat(self.worker_id, draining=self.draining, job_types=self._job_types())
         now = time.monotonic()
         if others is None:
             self._be_reborn()
             return
+        if now - sent < self._settings.liveness.stop.total_seconds():
+            self.sent = sent
+            self._renewed()
+        else:
+            self._wake.set()  # an answer this late renews nothing, the next one does
         known = {worker_id: (beat_no, lease) for worker_id, beat_no, lease in others}
         for dead in self._observer.observe(now, others):
             self._rescue(dead, *known[dead])

@@ -15,6 +15,7 @@ from piecework.engine.completer import Completer
 from piecework.engine.executor import Executor
 from piecework.engine.heartbeat import Heartbeat
 from piecework.engine.listener import Listener
+from piecework.engine.watchdog import Watchdog
 from piecework.model.lanes import Lane
 from piecework.model.settings import WorkerSettings
 from piecework.model.settlement import Settlement
@@ -28,6 +29,7 @@ log = logging.getLogger("piecework.worker")
 _SETTLE_GRACE = 10.0
 _CANCEL_GRACE = 1.0
 _RESTART_PAUSE = 1.0
+_EXIT_CUT_OFF = 75  # sysexits.h: a temporary failure
 
 
 class Worker:
@@ -59,8 +61,13 @@ class Worker:
         self._listener = Listener(listens, self._claimer.hint, self._claimer.look_now)
         self._heartbeat = Heartbeat(
             Pulse(store.dsn, store.statements), settings, lambda: registry.job_types,
-            self._in_loop(self._reborn), self._in_loop(self._rescued),
+            self._in_loop(self._reborn), self._in_loop(self._claimer.look_now), self._in_loop(self._lease_renewed),
         )  # fmt: skip
+        self._watchdog = Watchdog(
+            settings.liveness, lambda: self._heartbeat.sent, self._in_loop(self._lease_over), self._end_what_runs
+        )
+        self._fenced = False
+        self._owns_process = False
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._hurried = False
         self._changed = asyncio.Event()
@@ -73,6 +80,7 @@ class Worker:
     async def __aenter__(self) -> Worker:
         self._registry.resolve()
         await self._sign_on()
+        self._watchdog.start()
         self._claimer.worker_id = self._heartbeat.worker_id
         self._start("job-poller-main-loop", self._claimer.run)
         self._start("job-completer", self._completer.run)
@@ -112,6 +120,7 @@ class Worker:
         Should a job even then ignore that it was cancelled, the process ends here, with the exit code 1.
         """
         stop = asyncio.Event()
+        self._owns_process = True
 
         def signalled() -> None:
             if stop.is_set():
@@ -152,7 +161,7 @@ class Worker:
             log.info("worker %s stops: %d jobs in hand", self.worker_id, len(executor.held))
             self._heartbeat.beat_now()
             await self._until(lambda: self._hurried, self._settings.shutdown_grace.total_seconds())
-            executor.stop_runs("shutdown")
+            executor.stop_runs("release")
             await self._until(lambda: not executor.running, _CANCEL_GRACE)
             if not self._hurried:
                 self._name_running()
@@ -163,6 +172,7 @@ class Worker:
         await self._stop("job-completer", within=0.0 if executor.held else _SETTLE_GRACE)
         executor.close()
         await asyncio.to_thread(self._heartbeat.stop)
+        self._watchdog.close()
         for link in self._links:
             await link.drop()
         log.info("worker %s has stopped", self.worker_id)
@@ -222,12 +232,40 @@ class Worker:
         self._heartbeat.beat_now()
 
     def _reborn(self, worker_id: str) -> None:
-        self._executor.stop_runs("gone")
+        self._executor.stop_runs("drop")
         self._claimer.worker_id = worker_id
         self._claimer.look_now()
 
-    def _rescued(self) -> None:
-        self._claimer.look_now()
+    def _lease_over(self) -> None:
+        """Stop the runs: from the end of the lease on others may start them."""
+        self._fenced = True
+        self._claimer.worker_id = ""
+        log.warning(
+            "worker %s has had no answer to a heartbeat for %s: it stops its %d runs, before others may start them",
+            self.worker_id, self._settings.liveness.stop, len(self._executor.running),
+        )  # fmt: skip
+        self._executor.release_waiting()
+        self._executor.stop_runs("release")
+
+    def _lease_renewed(self) -> None:
+        if self._fenced and not self._executor.shutdown.is_set():
+            self._fenced = False
+            log.warning("worker %s has an answer to its heartbeat again, and claims", self.worker_id)
+            self._claimer.worker_id = self.worker_id
+            self._claimer.look_now()
+
+    def _end_what_runs(self) -> None:
+        # In the watchdog's thread: the loop may be what hangs.
+        running = [f"{held.job.job_type} {held.job.id}" for held in self._executor.running]
+        if not running:
+            return
+        log.critical(
+            "worker %s could not stop %d runs, which others may start now%s: %s",
+            self.worker_id, len(running), ", its process ends" if self._owns_process else "", ", ".join(running),
+        )  # fmt: skip
+        if self._owns_process:
+            logging.shutdown()
+            os._exit(_EXIT_CUT_OFF)
 
 
 async def _for_ever(name: str, run: Callable[[], Coroutine[object, object, None]]) -> None:
