@@ -104,19 +104,19 @@ class Heartbeat:
         self.sent = sent
 
     def _run(self) -> None:
-        failed = False
+        tried_again_after = min(1.0, self._beat_every / 4)
+        pause = self._beat_every
         while not self._stopping:
-            pause = min(1.0, self._beat_every / 4) if failed else self._beat_every
             self._wake.wait(pause * random.uniform(1 - _JITTER, 1 + _JITTER))
             self._wake.clear()
             if self._stopping:
                 return
-            failed = False
+            pause = tried_again_after
             try:
                 self._beat()
+                pause = self._beat_every
             except DatabaseError as error:
                 log.debug("a heartbeat of worker %s failed: %s", self.worker_id, error)
-                failed = True
             except Exception:
                 log.exception("a heartbeat of worker %s failed", self.worker_id)
 

@@ -15,19 +15,23 @@ class Listener:
 
     Args:
         hint: called with each lane that the database names.
+        probe_every: seconds between two questions whether the connection still stands.
         missed: called when the connection was lost, or before it first stood: hints may have gone by.
     """
 
-    def __init__(self, link: Link, hint: Callable[[Lane], None], missed: Callable[[], None]) -> None:
+    def __init__(
+        self, link: Link, hint: Callable[[Lane], None], missed: Callable[[], None], probe_every: float
+    ) -> None:
         self._link = link
         self._hint = hint
         self._missed = missed
+        self._probe_every = probe_every
 
     async def run(self) -> None:
         """Listen until cancelled."""
         while True:
             try:
-                async for lane in hints(self._link, self._missed):
+                async for lane in hints(self._link, self._missed, self._probe_every):
                     self._hint(lane)
             except DatabaseError:
                 pass

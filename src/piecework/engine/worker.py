@@ -29,6 +29,7 @@ log = logging.getLogger("piecework.worker")
 _SETTLE_GRACE = 10.0
 _CANCEL_GRACE = 1.0
 _RESTART_PAUSE = 1.0
+_BEAT_DEADLINE = 0.8
 _EXIT_CUT_OFF = 75  # sysexits.h: a temporary failure
 
 
@@ -53,14 +54,15 @@ class Worker:
         self._settings = settings
         self._loop = asyncio.get_running_loop()
         health = DatabaseHealth(store.dsn)
-        self._links = [Link(store.dsn, store.statements, health, store.revive) for _ in range(3)]
+        lease = settings.liveness.lease.total_seconds()
+        self._links = [Link(store.dsn, store.statements, health, lease, store.revive) for _ in range(3)]
         claims, settles, listens = self._links
         self._completer = Completer(settles, self._answered, on_settled)
         self._executor = Executor(registry, settings, self._completer, self._freed)
         self._claimer = Claimer(claims, registry, settings, self._executor, self._beat_now)
-        self._listener = Listener(listens, self._claimer.hint, self._claimer.look_now)
+        self._listener = Listener(listens, self._claimer.hint, self._claimer.look_now, 2 * lease)
         self._heartbeat = Heartbeat(
-            Pulse(store.dsn, store.statements), settings, lambda: registry.job_types,
+            Pulse(store.dsn, store.statements, _BEAT_DEADLINE * settings.liveness.beat.total_seconds()), settings, lambda: registry.job_types,
             self._in_loop(self._reborn), self._in_loop(self._claimer.look_now), self._in_loop(self._lease_renewed),
         )  # fmt: skip
         self._watchdog = Watchdog(

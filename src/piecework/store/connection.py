@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import socket
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TypeAlias
@@ -48,6 +50,9 @@ def complete_dsn(dsn: str) -> str:
         ) from None
     chosen = {name: value for name, value in given.items() if value is not None}
     # The encoding is piecework's own matter: it is not the database's, nor the environment's.
+    if "," in str(given.get("host") or given.get("hostaddr") or ""):
+        # Of several hosts the one that writes is meant: a standby would take the connection and refuse the work.
+        given.setdefault("target_session_attrs", "read-write")
     return make_conninfo("", **{**_DEFAULTS, **chosen, "client_encoding": "UTF8"})
 
 
@@ -57,6 +62,23 @@ def describe(dsn: str) -> str:
     where = parts.get("host") or parts.get("hostaddr") or "the default socket"
     port = f":{parts['port']}" if parts.get("port") else ""
     return f"{where}{port} database {parts.get('dbname') or parts.get('user') or 'default'!r}"
+
+
+class ReadOnlyServer(DatabaseUnreachable):
+    """The server is a standby, or is being failed over: what it is asked to write has to go elsewhere."""
+
+
+def sever(conn: AsyncConnection | Connection) -> None:
+    """Break a connection from outside, whatever it waits for: a frozen server, a network that swallows all.
+
+    Whoever waits for an answer gets DatabaseUnreachable at once. Closing politely, or asking the server to cancel, would
+    wait for the very peer that does not answer.
+    """
+    try:
+        with socket.socket(fileno=os.dup(conn.pgconn.socket)) as wire:
+            wire.shutdown(socket.SHUT_RDWR)
+    except (OSError, psycopg.OperationalError):
+        pass  # it is closed already
 
 
 async def connect(dsn: str, session: bytes) -> AsyncConnection:
@@ -101,7 +123,8 @@ def translated(dsn: str) -> Generator[None]:
     What is wrong with a value (DataError, `LIMIT_ERRORS`) is left to the caller.
 
     Raises:
-        DatabaseUnreachable: the server cannot be reached, refuses connections, is starting, or the connection broke.
+        DatabaseUnreachable: the server cannot be reached, refuses connections, is starting, or the connection broke;
+            ReadOnlyServer where it cannot write.
         PermissionDenied: the role may not do it.
         MigrationsNeeded: the schema, a table or a function of piecework is missing.
         DatabaseError: the database or the role of the DSN does not exist, the password is wrong, or the server has no
@@ -115,6 +138,11 @@ def translated(dsn: str) -> Generator[None]:
         psycopg.errors.InvalidCatalogName,
     ) as error:
         raise _refused_login(dsn, error) from error
+    except psycopg.errors.ReadOnlySqlTransaction as error:
+        raise ReadOnlyServer(
+            f"PostgreSQL at {describe(dsn)} is read-only: a standby, or in the middle of a failover. "
+            "Name all hosts in the DSN, with target_session_attrs=read-write"
+        ) from error
     except psycopg.errors.InsufficientPrivilege as error:
         raise PermissionDenied(
             f"the database role lacks a privilege: {_message(error)}. "

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 
 from piecework.base.errors import DatabaseError, DatabaseUnreachable
-from piecework.store.connection import AsyncConnection, connect, describe, translated
+from piecework.store.connection import AsyncConnection, ReadOnlyServer, connect, describe, sever, translated
 from piecework.store.statements import Statements
 
 log = logging.getLogger("piecework.worker")
@@ -26,6 +27,12 @@ class DatabaseHealth:
         self._failing: set[object] = set()
         self._returns = 0
         self._opened: dict[object, int] = {}
+        self.epoch = 0
+        """Rises when all connections are to be made anew."""
+
+    def distrust(self) -> None:
+        """Have all links connect anew: the server they are at has become read-only."""
+        self.epoch += 1
 
     def opened(self, link: object) -> None:
         """Note that a link has a new connection."""
@@ -55,6 +62,7 @@ class Link:
         dsn: complete, from the store.
         statements: the SQL of the schema.
         health: told of every loss and return.
+        deadline: seconds after which a statement without an answer is given up, and the connection with it.
         revive: called in a thread before a reconnect; brings the embedded server back.
     """
 
@@ -63,12 +71,15 @@ class Link:
         dsn: str,
         statements: Statements,
         health: DatabaseHealth,
+        deadline: float = 20.0,
         revive: Callable[[], object] | None = None,
     ) -> None:
         self.dsn = dsn
         self.statements = statements
         self.health = health
+        self._deadline = deadline
         self._revive = revive
+        self._epoch = health.epoch
         self._conn: AsyncConnection | None = None
         self._pause = _FIRST_PAUSE
 
@@ -78,6 +89,9 @@ class Link:
         Raises:
             DatabaseUnreachable: a single try failed. Whoever retries calls `pause` in between.
         """
+        if self.distrusted:
+            self._epoch = self.health.epoch
+            await self.drop()
         if self._conn is None or self._conn.closed:
             try:
                 self._conn = await connect(self.dsn, self.statements.sql("pin_session"))
@@ -98,16 +112,35 @@ class Link:
         """
         conn = await self.connection()
         try:
-            with translated(self.dsn):
+            with translated(self.dsn), self.deadline(conn):
                 cursor = await conn.execute(self.statements.sql(statement), params)
                 row = await cursor.fetchone() if cursor.description is not None else None
         except DatabaseError as error:
             self.health.lost(self, error)
+            if isinstance(error, ReadOnlyServer):
+                self.health.distrust()
             if isinstance(error, DatabaseUnreachable):
                 await self.drop()
             raise
         self.works()
         return row[0] if row else None
+
+    @contextmanager
+    def deadline(self, conn: AsyncConnection) -> Generator[None]:
+        """Sever `conn` if what is done with it here takes longer than the deadline.
+
+        A timeout would ask a server that does not answer to cancel the statement, and wait for that.
+        """
+        given_up = asyncio.get_running_loop().call_later(self._deadline, sever, conn)
+        try:
+            yield
+        finally:
+            given_up.cancel()
+
+    @property
+    def distrusted(self) -> bool:
+        """Whether the connection is to be made anew."""
+        return self._epoch != self.health.epoch
 
     def works(self) -> None:
         """Note that a statement was answered: pauses are short again."""

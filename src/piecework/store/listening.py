@@ -14,11 +14,13 @@ from piecework.store.link import Link
 _decode = msgspec.json.Decoder(tuple[str, str, int]).decode
 
 
-async def hints(link: Link, listening: Callable[[], None]) -> AsyncGenerator[Lane, None]:
+async def hints(link: Link, listening: Callable[[], None], probe_every: float) -> AsyncGenerator[Lane, None]:
     """Yield the lanes that the database hints at, from the moment the LISTEN is answered until the connection breaks.
 
     Args:
         listening: called once the LISTEN is answered; what happened before has to be looked for.
+        probe_every: seconds between two questions to the server. A connection that only listens would not notice that
+            the other end has gone.
 
     Raises:
         DatabaseError: the connection cannot be opened, or broke.
@@ -26,14 +28,18 @@ async def hints(link: Link, listening: Callable[[], None]) -> AsyncGenerator[Lan
     conn = await link.connection()
     try:
         with translated(link.dsn):
-            await conn.execute(b"LISTEN " + link.statements.channel.encode())
+            with link.deadline(conn):
+                await conn.execute(b"LISTEN " + link.statements.channel.encode())
             link.works()
             listening()
-            async for notice in conn.notifies():
-                try:
-                    yield Lane(*_decode(notice.payload))
-                except msgspec.MsgspecError:
-                    continue
+            while not link.distrusted:
+                async for notice in conn.notifies(timeout=probe_every):
+                    try:
+                        yield Lane(*_decode(notice.payload))
+                    except msgspec.MsgspecError:
+                        continue
+                with link.deadline(conn):
+                    await conn.execute(b"SELECT 1")
     except DatabaseError as error:
         link.health.lost(link, error)
         raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -10,7 +11,7 @@ import msgspec
 import psycopg
 
 from piecework.base.errors import DatabaseUnreachable
-from piecework.store.connection import Connection, connect_sync, translated
+from piecework.store.connection import Connection, connect_sync, sever, translated
 from piecework.store.statements import Statements
 
 _DAYS_AHEAD = 7
@@ -36,10 +37,12 @@ class WorkerRow:
 class Pulse:
     """The reserved connection of the heartbeat (invariant H). Used by one thread.
 
-    A statement that fails drops the connection; the next one opens another. Every method raises DatabaseUnreachable.
+    A statement that fails, or has no answer within `deadline` seconds, drops the connection; the next one opens
+    another. Every method raises DatabaseUnreachable.
     """
 
-    def __init__(self, dsn: str, statements: Statements) -> None:
+    def __init__(self, dsn: str, statements: Statements, deadline: float = 4.0) -> None:
+        self._deadline = deadline
         self._dsn = dsn
         self._statements = statements
         self._conn: Connection | None = None
@@ -118,8 +121,15 @@ class Pulse:
             with translated(self._dsn):
                 if self._conn is None or self._conn.closed:
                     self._conn = connect_sync(self._dsn, self._statements.sql("pin_session"))
-                cursor = self._conn.execute(self._statements.sql(statement), params)
-                return cursor.fetchall() if cursor.description is not None else []
+                given_up = threading.Timer(self._deadline, sever, [self._conn])
+                given_up.name = "job-heartbeat-deadline"
+                given_up.daemon = True
+                given_up.start()
+                try:
+                    cursor = self._conn.execute(self._statements.sql(statement), params)
+                    return cursor.fetchall() if cursor.description is not None else []
+                finally:
+                    given_up.cancel()
         except BaseException:
             self.close()
             raise
