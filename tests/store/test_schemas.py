@@ -30,7 +30,7 @@ async def a_day_of_work(scene: Scene) -> None:
     first = new_job(run_at=(moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1), tags=["ü"])
     rest = [new_job(config=msgspec.Raw('{"s": "ü \U0001f600"}'.encode())) for _ in range(5)]
     await scene.spawn(first, *rest)
-    await scene.link.value("declare_idle", worker, ["default"])
+    await scene.link.value("declare_idle", worker, ["default"], ["work"])
     assert await claiming.lanes(scene.link, ["default"], ["work"]) != {}
     jobs = await scene.claim(worker, 5)
     assert [job.id for job in jobs] == [first.id, *[job.id for job in rest[:4]]]
@@ -121,7 +121,7 @@ async def test_two_schemas_do_not_see_each_others_jobs(pair: tuple[Scene, Scene]
 async def test_two_schemas_do_not_hear_each_others_hints(pair: tuple[Scene, Scene]) -> None:
     one, other = pair
     for scene in pair:
-        await scene.link.value("declare_idle", scene.worker(), ["default"])
+        await scene.link.value("declare_idle", scene.worker(), ["default"], ["work"])
     one.sql.execute(f"LISTEN {one.statements.channel}")
     await other.spawn_many(1)
     await one.spawn_many(1, queue="mine")

@@ -224,7 +224,7 @@ async def test_a_chosen_id_of_another_job_is_refused_also_when_the_first_sending
 
 
 async def test_a_spawn_hints_at_its_lanes_once_each_while_a_worker_is_idle(scene: Scene) -> None:
-    await scene.link.value("declare_idle", scene.worker(), ["default"])
+    await scene.link.value("declare_idle", scene.worker(), ["default"], ["work"])
     scene.sql.execute(f"LISTEN {scene.statements.channel}")
     await scene.spawn(*[new_job(queue=f"q{n % 2}", priority=n % 2) for n in range(10)])
     await scene.spawn(new_job())
@@ -234,7 +234,7 @@ async def test_a_spawn_hints_at_its_lanes_once_each_while_a_worker_is_idle(scene
 
 async def test_a_spawn_sends_nothing_while_no_worker_is_idle(scene: Scene) -> None:
     worker = scene.worker()
-    await scene.link.value("declare_idle", worker, ["default"])
+    await scene.link.value("declare_idle", worker, ["default"], ["work"])
     await scene.link.value("declare_busy", worker)
     scene.sql.execute(f"LISTEN {scene.statements.channel}")
     await scene.spawn_many(3)

@@ -55,8 +55,8 @@ async def test_a_beat_of_a_worker_that_has_no_row_is_told_so_and_makes_none(scen
 async def test_a_worker_declares_itself_idle_and_busy_as_often_as_it_likes(scene: Scene) -> None:
     worker, other = scene.worker(), scene.worker()
     for _ in range(2):
-        await scene.link.value("declare_idle", worker, ["a", "b"])
-        await scene.link.value("declare_idle", other, ["a"])
+        await scene.link.value("declare_idle", worker, ["a", "b"], ["work"])
+        await scene.link.value("declare_idle", other, ["a"], ["work"])
     assert scene.rows("SELECT worker_id, queues FROM idle_workers WHERE worker_id = %s", worker) == [
         {"worker_id": UUID(worker), "queues": ["a", "b"]}
     ]
@@ -68,7 +68,7 @@ async def test_a_worker_declares_itself_idle_and_busy_as_often_as_it_likes(scene
 async def test_workers_are_listed_with_what_they_hold(scene: Scene) -> None:
     first, _ = await scene.running(3)
     second = scene.worker(lease=2.0)
-    await scene.link.value("declare_idle", second, ["default"])
+    await scene.link.value("declare_idle", second, ["default"], ["work"])
     listed = await list_workers(scene.store)
     assert [(str(w.id), w.running, w.idle, w.lease.total_seconds()) for w in listed] == [
         (first, 3, False, 18.0), (second, 0, True, 2.0),

@@ -12,14 +12,13 @@ _FIRST_LOOK, _BUSY_LOOK = 0.01, 1.0
 class Agenda:
     """Lanes with work now or later, all in the loop's monotonic seconds. Every entry is a hint: a look replaces all.
 
-    A look is made at least every `look_every` seconds while nothing is due, sooner after work was found (10 ms,
-    doubling), and every second while there is work, to find lanes that nobody hinted at.
+    After a look that found nothing due the next one is made after 10 ms, doubling up to `longest`; while there is work,
+    every second, to find lanes that nobody hinted at.
     """
 
-    def __init__(self, look_every: float) -> None:
+    def __init__(self) -> None:
         self.due: set[Lane] = set()
         self._later: dict[Lane, float] = {}
-        self._look_every = look_every
         self._pause = _FIRST_LOOK
         self.next_look = 0.0
 
@@ -33,15 +32,20 @@ class Agenda:
         """Note that a job of `lane` is due at `at`. The earliest is kept: after it is claimed there will be a look."""
         self._later[lane] = min(at, self._later.get(lane, at))
 
-    def looked(self, found: Mapping[Lane, float], now: float) -> None:
-        """Replace all by what a look found: lanes, and the seconds until their first job is due."""
+    def looked(self, found: Mapping[Lane, float], now: float, longest: float, *, calm: bool) -> None:
+        """Replace all by what a look found: lanes, and the seconds until their first job is due.
+
+        Args:
+            longest: seconds until the next look if nothing is due.
+            calm: whether all that comes is hinted at: then there is no need to look sooner.
+        """
         self.due = {lane for lane, wait in found.items() if wait <= 0}
         self._later = {lane: now + wait for lane, wait in found.items() if wait > 0}
         if self.due:
             self.next_look = now + _BUSY_LOOK
         else:
-            self.next_look = now + min(self._pause, self._look_every)
-            self._pause = min(self._pause * 2, self._look_every)
+            self.next_look = now + (longest if calm else min(self._pause, longest))
+            self._pause = min(self._pause * 2, longest)
 
     def drained(self, lanes: Iterable[Lane], now: float) -> None:
         """Strike off lanes that gave less than was asked of them; when none is left, look again soon."""

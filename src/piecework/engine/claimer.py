@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from piecework.base.errors import DatabaseError
 from piecework.engine.agenda import Agenda
 from piecework.engine.executor import Executor
+from piecework.engine.idleness import Idleness
 from piecework.model.job import ClaimedJob
 from piecework.model.lanes import Lane, allot
 from piecework.model.settings import WorkerSettings
@@ -21,7 +22,6 @@ from piecework.work.registry import RegisteredJob, Registry
 log = logging.getLogger("piecework.worker")
 _MOST = 500
 _GATHER = 0.005
-_STAY_BUSY = 1.0
 _STALE = 2.0
 _AUDIT_EVERY = 30.0
 
@@ -29,8 +29,7 @@ _AUDIT_EVERY = 30.0
 class Claimer:
     """Claims up to the free capacity, a batch at a time.
 
-    While claims come back full the worker looks by itself and asks for no hints. After a second without a full claim it
-    declares itself idle: from then on spawns hint at their lanes (invariant F).
+    While claims come back full the worker looks by itself and asks for no hints; when it may sleep, `Idleness` says.
 
     Args:
         gone: called when the database says that this worker was given up for dead.
@@ -46,18 +45,23 @@ class Claimer:
         self._settings = settings
         self._executor = executor
         self._gone = gone
-        self._agenda = Agenda(settings.look_every.total_seconds())
+        self._agenda = Agenda()
+        self._idleness = Idleness(settings.look_every.total_seconds())
         self._generation = -1
         self._rotation = 0
         self._stopping = False
-        self._declared = False
-        self._last_full = float("-inf")
         self._last_claim = float("-inf")
         self._next_audit = 0.0
         self._front: ClaimedJob | None = None
         self._front_since = 0.0
         self._wake = asyncio.Event()
         self._now = asyncio.get_running_loop().time
+
+    def become(self, worker_id: str) -> None:
+        """Claim under this id from now on."""
+        self.worker_id = worker_id
+        self._idleness.revoke()
+        self.look_now()
 
     def hint(self, lane: Lane) -> None:
         """A job of this lane may be due."""
@@ -73,6 +77,11 @@ class Claimer:
     def wake(self) -> None:
         """Capacity came back."""
         self._wake.set()
+
+    def listening(self, stands: bool) -> None:
+        """Hints come from now on, or do not; either way some may have gone by."""
+        self._idleness.listening = stands
+        self.look_now()
 
     def look_now(self) -> None:
         """Hints may have been lost: look at the database."""
@@ -97,20 +106,21 @@ class Claimer:
             except DatabaseError:
                 # A claim may have landed whose answer is lost.
                 self._next_audit = 0.0
-                self._declared = False
+                self._idleness.revoke()
                 self._agenda.look_now()
                 await self._link.pause()
 
     async def _step(self) -> None:
         now = self._now()
         self._release_stale(now)
-        if self.worker_id and now >= self._next_audit:
+        if self.worker_id and now >= self._next_audit and (self._executor.held or not self._idleness.calm):
             await self.audit()
         if not self.worker_id or not self._executor.capacity.room:
             await self._sleep(now + _STALE)
             return
         if self._generation != self._registry.generation:
             self._generation = self._registry.generation
+            self._idleness.revoke()
             self._agenda.look_now()
         self._agenda.promote(now)
         if now >= self._agenda.next_look:
@@ -139,10 +149,16 @@ class Claimer:
     async def _look(self) -> None:
         # What is hinted at while the look is under way counts beside its answer, which may be older.
         self._agenda.due.clear()
-        found = await claiming.lanes(self._link, self._settings.queues, self._registry.job_types)
+        held = len(self._executor.held)
+        look = await claiming.look(self._link, self.worker_id, self._settings.queues, self._registry.job_types)
         hinted = self._agenda.due
-        self._agenda.looked(found, self._now())
+        self._idleness.looked(look.xmin)
+        self._agenda.looked(look.lanes, self._now(), self._idleness.longest, calm=self._idleness.calm)
         self._agenda.due |= hinted
+        if look.owned > max(held, len(self._executor.held)):
+            self._next_audit = 0.0
+            if not held:
+                await self.audit()
 
     def _scarce(self) -> bool:
         capacity = self._executor.capacity
@@ -163,9 +179,9 @@ class Claimer:
         self._drain(asked, jobs, most, now)
         self._executor.take(jobs, worker_id)
         if len(jobs) == most:
-            self._last_full = now
-            if self._declared:
-                self._declared = False
+            self._idleness.claimed_all(now)
+            if self._idleness.declared:
+                self._idleness.revoke()
                 await claiming.declare_busy(self._link, worker_id)
 
     def _allot(self, most: int) -> list[tuple[Lane, int]]:
@@ -198,10 +214,12 @@ class Claimer:
         self._agenda.drained([lane for lane, count in asked if got[lane] < count], now)
 
     async def _rest(self, now: float) -> None:
-        """Sleep until the next event; declared idle first, once a second has gone by without a full claim."""
-        if not self._declared and now - self._last_full >= _STAY_BUSY:
-            await claiming.declare_idle(self._link, self.worker_id, self._settings.queues)
-            self._declared = True
+        """Sleep until the next event, declared idle first where it is time for that."""
+        if self._idleness.may_declare(now):
+            horizon = await claiming.declare_idle(
+                self._link, self.worker_id, self._settings.queues, self._registry.job_types
+            )
+            self._idleness.declare(horizon)
             self._agenda.look_now()
             return
         await self._sleep(self._agenda.next_event())

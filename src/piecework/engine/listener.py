@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
 from collections.abc import Callable
 
 from piecework.base.errors import DatabaseError
@@ -9,30 +11,46 @@ from piecework.model.lanes import Lane
 from piecework.store.link import Link
 from piecework.store.listening import hints
 
+_OTHERS_LOOK_AFTER = (0.1, 0.3)
+
 
 class Listener:
     """Listens on a connection of its own, which it re-makes when it breaks.
 
+    A hint names the workers that are to look at once. The others look a little later: should the named ones be gone or
+    busy, the job is not left lying, and mostly it is taken by then.
+
     Args:
-        hint: called with each lane that the database names.
+        worker_id: asked at each hint: who this worker is.
+        hint: called with each lane that has to be looked at.
+        listening: called with True when hints come, with False when they do not; some may have gone by.
         probe_every: seconds between two questions whether the connection still stands.
-        missed: called when the connection was lost, or before it first stood: hints may have gone by.
     """
 
     def __init__(
-        self, link: Link, hint: Callable[[Lane], None], missed: Callable[[], None], probe_every: float
+        self,
+        link: Link,
+        worker_id: Callable[[], str],
+        hint: Callable[[Lane], None],
+        listening: Callable[[bool], None],
+        probe_every: float,
     ) -> None:
         self._link = link
+        self._worker_id = worker_id
         self._hint = hint
-        self._missed = missed
+        self._listening = listening
         self._probe_every = probe_every
 
     async def run(self) -> None:
         """Listen until cancelled."""
+        loop = asyncio.get_running_loop()
         while True:
             try:
-                async for lane in hints(self._link, self._missed, self._probe_every):
-                    self._hint(lane)
+                async for lane, targets in hints(self._link, lambda: self._listening(True), self._probe_every):
+                    if not targets or self._worker_id() in targets:
+                        self._hint(lane)
+                    else:
+                        loop.call_later(random.uniform(*_OTHERS_LOOK_AFTER), self._hint, lane)
             except DatabaseError:
-                pass
+                self._listening(False)
             await self._link.pause()

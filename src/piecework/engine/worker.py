@@ -60,7 +60,9 @@ class Worker:
         self._completer = Completer(settles, self._answered, on_settled)
         self._executor = Executor(registry, settings, self._completer, self._freed)
         self._claimer = Claimer(claims, registry, settings, self._executor, self._beat_now)
-        self._listener = Listener(listens, self._claimer.hint, self._claimer.look_now, 2 * lease)
+        self._listener = Listener(
+            listens, lambda: self.worker_id, self._claimer.hint, self._claimer.listening, 2 * lease
+        )
         self._heartbeat = Heartbeat(
             Pulse(store.dsn, store.statements, _BEAT_DEADLINE * settings.liveness.beat.total_seconds()), settings, lambda: registry.job_types,
             self._in_loop(self._reborn), self._in_loop(self._claimer.look_now), self._in_loop(self._lease_renewed),
@@ -83,7 +85,7 @@ class Worker:
         self._registry.resolve()
         await self._sign_on()
         self._watchdog.start()
-        self._claimer.worker_id = self._heartbeat.worker_id
+        self._claimer.become(self.worker_id)
         self._start("job-poller-main-loop", self._claimer.run)
         self._start("job-completer", self._completer.run)
         self._start("job-listener", self._listener.run)
@@ -235,8 +237,7 @@ class Worker:
 
     def _reborn(self, worker_id: str) -> None:
         self._executor.stop_runs("drop")
-        self._claimer.worker_id = worker_id
-        self._claimer.look_now()
+        self._claimer.become(worker_id)
 
     def _lease_over(self) -> None:
         """Stop the runs: from the end of the lease on others may start them."""
@@ -253,8 +254,7 @@ class Worker:
         if self._fenced and not self._executor.shutdown.is_set():
             self._fenced = False
             log.warning("worker %s has an answer to its heartbeat again, and claims", self.worker_id)
-            self._claimer.worker_id = self.worker_id
-            self._claimer.look_now()
+            self._claimer.become(self.worker_id)
 
     def _end_what_runs(self) -> None:
         # In the watchdog's thread: the loop may be what hangs.

@@ -65,8 +65,8 @@ class WorkerSettings:
     shutdown_grace: timedelta = timedelta(seconds=30)
     """How long a shutdown lets running jobs finish before it cancels them."""
     liveness: LivenessSettings = field(default_factory=LivenessSettings)
-    look_every: timedelta = timedelta(milliseconds=500)
-    """The longest an idle worker goes without looking for due jobs."""
+    look_every: timedelta = timedelta(seconds=30)
+    """The longest an idle worker goes without looking for due jobs, should all hints be lost."""
     max_crashes: int = 5
     """A job that was running when this many workers were lost is failed instead of run again."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import msgspec
 import psycopg
@@ -12,7 +13,7 @@ from piecework.model.lanes import Lane
 from piecework.store.link import Link
 
 _decode_jobs = msgspec.json.Decoder(list[ClaimedJob]).decode
-_decode_lanes = msgspec.json.Decoder(list[tuple[str, str, int, int]]).decode
+_decode_look = msgspec.json.Decoder(tuple[list[tuple[str, str, int, int]] | None, int, int]).decode
 
 
 class WorkerGone(Exception):
@@ -58,9 +59,15 @@ async def owned(link: Link, worker_id: str) -> list[ClaimedJob]:
     return [] if answer is None else _decode_jobs(str(answer))
 
 
-async def declare_idle(link: Link, worker_id: str, queues: Sequence[str]) -> None:
-    """Say that this worker sleeps: from the commit on, spawns send hints. What came before has to be looked for."""
-    await link.value("declare_idle", worker_id, list(queues))
+async def declare_idle(link: Link, worker_id: str, queues: Sequence[str], job_types: Sequence[str]) -> int:
+    """Say that this worker sleeps: from the commit on, spawns into these queues, of these job types, send hints.
+
+    Returns:
+        The horizon. A spawn that did not see the declaration has a transaction id before it, and may still be
+        open: once a look's `xmin` is not before the horizon, nothing was missed (invariant F).
+    """
+    await link.value("declare_idle", worker_id, list(queues), list(job_types))
+    return int(str(await link.value("take_horizon")))
 
 
 async def declare_busy(link: Link, worker_id: str) -> None:
@@ -72,11 +79,23 @@ def _order(job: ClaimedJob) -> tuple[int, int, str]:
     return job.priority, job.run_at, job.id
 
 
-async def lanes(link: Link, queues: Sequence[str], job_types: Sequence[str]) -> dict[Lane, float]:
-    """Return the lanes of these queues and job types with claimable jobs, and the seconds until the first is due."""
-    answer = await link.value("lanes", list(queues), list(job_types))
-    if answer is None:
-        return {}
-    return {
-        Lane(queue, job_type, priority): wait / 1e6 for queue, job_type, priority, wait in _decode_lanes(str(answer))
-    }
+class Look(NamedTuple):
+    """What a look at the database found."""
+
+    lanes: dict[Lane, float]
+    """The lanes with claimable jobs, and the seconds until the first of each is due."""
+    xmin: int
+    """Every transaction before this one had ended before the look: what it committed was seen."""
+    owned: int
+    """How many jobs the database says this worker holds."""
+
+
+async def look(link: Link, worker_id: str, queues: Sequence[str], job_types: Sequence[str]) -> Look:
+    """Look for work in these queues, of these job types.
+
+    Raises:
+        DatabaseError
+    """
+    lanes, xmin, owned = _decode_look(str(await link.value("look", worker_id, list(queues), list(job_types))))
+    due = {Lane(queue, job_type, priority): wait / 1e6 for queue, job_type, priority, wait in lanes or ()}
+    return Look(due, xmin, owned)

@@ -71,8 +71,8 @@ class ReadOnlyServer(DatabaseUnreachable):
 def sever(conn: AsyncConnection | Connection) -> None:
     """Break a connection from outside, whatever it waits for: a frozen server, a network that swallows all.
 
-    Whoever waits for an answer gets DatabaseUnreachable at once. Closing politely, or asking the server to cancel, would
-    wait for the very peer that does not answer.
+    Whoever waits for an answer gets DatabaseUnreachable at once. Closing politely, or asking the server to cancel,
+    would wait for the very peer that does not answer.
     """
     try:
         with socket.socket(fileno=os.dup(conn.pgconn.socket)) as wire:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -11,11 +12,27 @@ from piecework.model.lanes import Lane
 from piecework.store.connection import translated
 from piecework.store.link import Link
 
-_decode = msgspec.json.Decoder(tuple[str, str, int]).decode
+
+class _Payload(msgspec.Struct, array_like=True, gc=False):
+    queue: str
+    job_type: str
+    priority: int
+    targets: list[str] = []
 
 
-async def hints(link: Link, listening: Callable[[], None], probe_every: float) -> AsyncGenerator[Lane, None]:
-    """Yield the lanes that the database hints at, from the moment the LISTEN is answered until the connection breaks.
+_decode = msgspec.json.Decoder(_Payload).decode
+
+
+class Hint(NamedTuple):
+    """A job of this lane may be due."""
+
+    lane: Lane
+    targets: Sequence[str]
+    """The workers that are to look at once; empty: all."""
+
+
+async def hints(link: Link, listening: Callable[[], None], probe_every: float) -> AsyncGenerator[Hint, None]:
+    """Yield what the database hints at, from the moment the LISTEN is answered until the connection breaks.
 
     Args:
         listening: called once the LISTEN is answered; what happened before has to be looked for.
@@ -35,9 +52,10 @@ async def hints(link: Link, listening: Callable[[], None], probe_every: float) -
             while not link.distrusted:
                 async for notice in conn.notifies(timeout=probe_every):
                     try:
-                        yield Lane(*_decode(notice.payload))
+                        hint = _decode(notice.payload)
                     except msgspec.MsgspecError:
                         continue
+                    yield Hint(Lane(hint.queue, hint.job_type, hint.priority), hint.targets)
                 with link.deadline(conn):
                     await conn.execute(b"SELECT 1")
     except DatabaseError as error:

@@ -21,6 +21,7 @@ DECLARE
     v_gone bigint;
     v_job record;
     v_held record;
+    v_idle boolean;
 BEGIN
     -- Jobs that end. The lock step takes rows in the order of their ids and skips what an open transaction of a user
     -- holds. Each id is looked up in a subquery of its own, and the fence is no index condition: so no plan, whatever
@@ -68,6 +69,7 @@ BEGIN
 
     -- Jobs that go on, one by one: their new values differ, and this is the path of failures, not of the bulk.
     IF p_moves && ARRAY['retry', 'reschedule', 'release'] THEN
+        v_idle := EXISTS (SELECT FROM idle_workers);
         FOR v_job IN
             SELECT u.* FROM ROWS FROM (unnest(p_ids, p_claim_nos, p_moves, p_ages), jsonb_array_elements(v_details))
                 WITH ORDINALITY AS u (id, claim_no, move, age, detail, position)
@@ -91,8 +93,9 @@ BEGIN
             VALUES (v_job.id, v_job.claim_no, p_worker, v_held.attempt, v_job.move,
                     v_now - v_job.age * interval '1 microsecond', v_now, v_job.detail->'error', v_held.next_run_at);
             v_landed := v_landed || v_job.position::integer;
-            -- What is handed back unrun is somebody else's to run at once. Equal notices of a transaction are sent once.
-            IF v_job.move = 'release' THEN
+            -- What is handed back unrun is somebody else's to run at once; who sleeps learns when the others are due.
+            -- Equal notices of a transaction are sent once.
+            IF v_job.move = 'release' OR v_idle THEN
                 PERFORM pg_notify(/*channel*/,
                                   jsonb_build_array(v_held.queue, v_held.job_type, v_held.priority)::text);
             END IF;

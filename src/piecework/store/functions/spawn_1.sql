@@ -44,10 +44,25 @@ BEGIN
         END IF;
     END IF;
 
-    IF EXISTS (SELECT FROM idle_workers) THEN
-        PERFORM pg_notify(/*channel*/, lane.hint)
-        FROM (SELECT DISTINCT jsonb_build_array(coalesce(j.queue, 'default'), j.job_type, coalesce(j.priority, 0))::text
-              FROM jsonb_to_recordset(p_jobs::jsonb) AS j (job_type text, queue text, priority smallint)) AS lane (hint);
+    -- Read after the insert: a worker that declares itself idle from now on looks until this transaction has ended. One
+    -- NOTIFY per lane, that names as many sleepers as it takes; the others look a little later. Above READ COMMITTED the
+    -- declaration may be too new to be seen, so everybody is told.
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        PERFORM pg_notify(/*channel*/, jsonb_build_array(lane.queue, lane.job_type, lane.priority)::text)
+        FROM (SELECT DISTINCT coalesce(j.queue, 'default'), j.job_type, coalesce(j.priority, 0)
+              FROM jsonb_to_recordset(p_jobs::jsonb) AS j (job_type text, queue text, priority smallint)
+             ) AS lane (queue, job_type, priority);
+    ELSIF EXISTS (SELECT FROM idle_workers) THEN
+        PERFORM pg_notify(/*channel*/, jsonb_build_array(lane.queue, lane.job_type, lane.priority, woken.targets)::text)
+        FROM (SELECT coalesce(j.queue, 'default'), j.job_type, coalesce(j.priority, 0), count(*)
+              FROM jsonb_to_recordset(p_jobs::jsonb) AS j (job_type text, queue text, priority smallint)
+              GROUP BY 1, 2, 3) AS lane (queue, job_type, priority, count)
+        CROSS JOIN LATERAL (
+            SELECT jsonb_agg(target.worker_id) AS targets
+            FROM (SELECT i.worker_id FROM idle_workers i
+                  WHERE lane.queue = ANY (i.queues) AND lane.job_type = ANY (i.job_types)
+                  ORDER BY random() LIMIT least(ceil(lane.count / 100.0), 100)) AS target) AS woken
+        WHERE woken.targets IS NOT NULL;
     END IF;
     RETURN v_count;
 END

@@ -166,6 +166,7 @@ CREATE TABLE /*schema.*/workers (
 CREATE TABLE /*schema.*/idle_workers (
     worker_id uuid        PRIMARY KEY,
     queues    text[]      NOT NULL,
+    job_types text[]      NOT NULL,
     since     timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 

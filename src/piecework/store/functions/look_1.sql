@@ -1,0 +1,46 @@
+-- Look for work: the lanes that hold claimable jobs, by loose index scans, one probe per lane and one more per (queue, job
+-- type). Besides: which transactions it cannot have missed, and how many jobs the worker owns.
+-- params:  $1 worker uuid, $2 queues text[], $3 job_types text[]
+-- returns: text: JSON array of
+--          lanes: null or array of [queue, job_type, priority, microseconds until its first job is due (0 or less: due)],
+--          xmin (every transaction before it had ended before this look), jobs owned
+CREATE OR REPLACE FUNCTION /*schema.*/look_1(p_worker uuid, p_queues text[], p_job_types text[]) RETURNS text
+LANGUAGE plpgsql
+SET search_path = /*schema*/, pg_temp
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+SET plan_cache_mode = force_generic_plan
+AS $$
+DECLARE
+    v_xmin bigint;
+    v_lanes json;
+    v_owned bigint;
+BEGIN
+    -- A statement of its own: the next one's snapshot is as new or newer, so it sees all that had ended by this one.
+    v_xmin := pg_snapshot_xmin(pg_current_snapshot())::text::bigint;
+    WITH RECURSIVE line AS (
+        SELECT q.queue, t.job_type, head.priority, head.run_at
+        FROM unnest(p_queues) AS q (queue) CROSS JOIN unnest(p_job_types) AS t (job_type)
+        CROSS JOIN LATERAL (
+            SELECT j.priority, j.run_at FROM jobs j
+            WHERE j.queue = q.queue AND j.job_type = t.job_type
+              AND j.worker_id IS NULL AND NOT j.parked AND j.concurrency_key IS NULL
+            ORDER BY j.priority, j.run_at, j.id LIMIT 1) AS head
+        UNION ALL
+        SELECT line.queue, line.job_type, head.priority, head.run_at
+        FROM line
+        CROSS JOIN LATERAL (
+            SELECT j.priority, j.run_at FROM jobs j
+            WHERE j.queue = line.queue AND j.job_type = line.job_type AND j.priority > line.priority
+              AND j.worker_id IS NULL AND NOT j.parked AND j.concurrency_key IS NULL
+            ORDER BY j.priority, j.run_at, j.id LIMIT 1) AS head)
+    SELECT json_agg(json_build_array(
+               line.queue, line.job_type, line.priority,
+               (date_part('epoch', line.run_at - clock_timestamp()) * 1000000)::bigint))
+    INTO v_lanes FROM line;
+    SELECT count(*) INTO v_owned FROM jobs j WHERE j.worker_id = p_worker;
+    RETURN json_build_array(v_lanes, v_xmin, v_owned)::text;
+END
+$$;
