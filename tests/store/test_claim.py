@@ -145,7 +145,7 @@ async def test_a_beat_and_a_claim_do_not_wait_for_each_other(scene: Scene) -> No
     worker = scene.worker()
     await scene.spawn_many(2)
     beat = scene.session()
-    beat.execute(scene.statements.sql("beat"), [worker, False, ["work"]])
+    beat.execute(scene.statements.sql("beat"), [worker, False, ["work"], None])
     assert len(await scene.claim(worker, 1)) == 1
     beat.commit()
     claim = scene.session()

@@ -110,7 +110,7 @@ async def test_a_worker_that_beat_since_it_was_observed_is_left_alone(scene: Sce
 async def test_a_worker_whose_beat_is_under_way_is_left_alone(scene: Scene) -> None:
     worker, _ = await scene.running(3)
     beat = scene.session()
-    beat.execute(scene.statements.sql("beat"), [worker, False, ["work"]])
+    beat.execute(scene.statements.sql("beat"), [worker, False, ["work"], None])
     assert scene.pulse.rescue(worker, 0, LEASE) is None
     beat.commit()
     assert scene.pulse.rescue(worker, 0, LEASE) is None

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 from uuid import UUID
 
 import pytest
 
 from piecework.base.ids import new_id
-from piecework.store.liveness import WorkerRow
-from piecework.store.overview import list_workers
+from piecework.store.liveness import Counters, WorkerRow
+from piecework.store.overview import Rescues, count_rescues, list_running, list_workers
 from support.scene import Scene
 
 pytestmark = pytest.mark.postgres(18)
@@ -31,6 +32,7 @@ async def test_a_worker_is_registered_as_it_says(scene: Scene) -> None:
         "id": UUID(id), "beat_no": 0, "draining": False, "given_up_at": None, "pid": 42, "host": "höst",
         "lease": timedelta(milliseconds=350), "stop": timedelta(milliseconds=200), "exit": timedelta(milliseconds=300),
         "queues": ["a", "b,c", '"d"'], "job_types": ["x"], "version": "1.2.3", "settings": None,
+        "counters": None,
     }  # fmt: skip
 
 
@@ -77,3 +79,33 @@ async def test_workers_are_listed_with_what_they_hold(scene: Scene) -> None:
     assert len(scene.pulse.rescue(first, 0, 18.0) or []) == 2
     assert [str(w.id) for w in await list_workers(scene.store)] == [second], "one that was given up is no worker"
     assert all(timedelta(0) <= w.last_beat < timedelta(minutes=1) for w in listed)
+
+
+async def test_a_beat_writes_what_the_worker_counts_and_leaves_it_where_it_says_nothing(scene: Scene) -> None:
+    worker = scene.worker()
+    assert [w.counters for w in await list_workers(scene.store)] == [Counters()]
+    scene.pulse.beat(worker, draining=False, job_types=[], counters=Counters(lost_settles=2, stops=1))
+    scene.pulse.beat(worker, draining=False, job_types=[])
+    assert [w.counters for w in await list_workers(scene.store)] == [Counters(lost_settles=2, stops=1)]
+
+
+async def test_what_runs_is_listed_longest_first(scene: Scene) -> None:
+    worker, [newer, older] = await scene.running(2)
+    change = "UPDATE jobs SET claimed_at = claimed_at - interval '1 hour', timeout = '5 minutes' WHERE id = %s"
+    scene.sql.execute(change, [older.id])
+    first, second = await list_running(scene.store, 5)
+    assert [str(first.id), str(second.id)] == [older.id, newer.id]
+    assert (str(first.worker_id), first.pid, first.timeout) == (worker, os.getpid(), timedelta(minutes=5))
+    assert timedelta(hours=1) <= first.lasts < timedelta(hours=2)
+    assert second.timeout is None
+    assert [str(job.id) for job in await list_running(scene.store, 1)] == [older.id]
+
+
+async def test_rescues_are_counted_by_how_long_ago_they_were(scene: Scene) -> None:
+    worker, _ = await scene.running(3)
+    scene.pulse.rescue(worker, 0, 18.0)
+    assert await count_rescues(scene.store) == Rescues(last_hour=3, last_day=3)
+    [job] = scene.rows("SELECT job_id FROM attempts LIMIT 1")
+    change = "UPDATE attempts SET ended_at = ended_at - interval '61 minutes' WHERE job_id = %s"
+    scene.sql.execute(change, [job["job_id"]])
+    assert await count_rescues(scene.store) == Rescues(last_hour=2, last_day=3)

@@ -16,7 +16,7 @@ from piecework.base.errors import DatabaseError
 from piecework.base.ids import new_id
 from piecework.model.observation import Observer
 from piecework.model.settings import WorkerSettings
-from piecework.store.liveness import Pulse, WorkerRow
+from piecework.store.liveness import Counters, Pulse, WorkerRow
 
 log = logging.getLogger("piecework.worker")
 _JITTER = 0.1
@@ -47,6 +47,7 @@ class Heartbeat:
         self.sent = float("-inf")
         """When the last answered beat was sent, monotonic seconds: the lease counts from here."""
         self.draining = False
+        self.counters = Counters()
         self._pulse = pulse
         self._settings = settings
         self._job_types = job_types
@@ -122,7 +123,9 @@ class Heartbeat:
 
     def _beat(self) -> None:
         sent = time.monotonic()
-        others = self._pulse.beat(self.worker_id, draining=self.draining, job_types=self._job_types())
+        others = self._pulse.beat(
+            self.worker_id, draining=self.draining, job_types=self._job_types(), counters=self.counters
+        )
         now = time.monotonic()
         if others is None:
             self._be_reborn()

@@ -224,6 +224,7 @@ class Worker:
 
     def _answered(self, settlement: Settlement, answer: Answer) -> None:
         self._executor.answered(settlement, answer)
+        self._heartbeat.counters.lost_settles += answer == "lost"
         if answer == "landed" and settlement.delay is not None:
             job = settlement.job
             self._claimer.expect(Lane(job.queue, job.job_type, job.priority), settlement.delay.total_seconds())
@@ -242,6 +243,7 @@ class Worker:
     def _lease_over(self) -> None:
         """Stop the runs: from the end of the lease on others may start them."""
         self._fenced = True
+        self._heartbeat.counters.stops += 1
         self._claimer.worker_id = ""
         log.warning(
             "worker %s has had no answer to a heartbeat for %s: it stops its %d runs, before others may start them",

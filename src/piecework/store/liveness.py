@@ -34,6 +34,16 @@ class WorkerRow:
     version: str
 
 
+@dataclass(slots=True)
+class Counters:
+    """What a worker counts of itself since its process began; written with its beats, so it costs no statement."""
+
+    lost_settles: int = 0
+    """Settles that changed nothing: their claims were another's by then."""
+    stops: int = 0
+    """How often it stopped its runs, since its heartbeats had no answer."""
+
+
 class Pulse:
     """The reserved connection of the heartbeat (invariant H). Used by one thread.
 
@@ -63,14 +73,17 @@ class Pulse:
             None,
         )
 
-    def beat(self, worker_id: str, *, draining: bool, job_types: Sequence[str]) -> list[tuple[str, int, float]] | None:
+    def beat(
+        self, worker_id: str, *, draining: bool, job_types: Sequence[str], counters: Counters | None = None
+    ) -> list[tuple[str, int, float]] | None:
         """Give a sign of life and look at the others.
 
         Returns:
             Id, beat number and lease (seconds) of every other worker; None when this one has no row any more: it was
             given up for dead, and what it holds is another's.
         """
-        beat_no, others = self._run("beat", worker_id, draining, list(job_types))[0]
+        counts = None if counters is None else msgspec.json.encode(counters).decode()
+        beat_no, others = self._run("beat", worker_id, draining, list(job_types), counts)[0]
         return None if beat_no is None else _decode_others(str(others))
 
     def rescue(self, dead: str, beat_no: int, lease: float) -> list[tuple[str, str]] | None:

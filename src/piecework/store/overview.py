@@ -12,11 +12,13 @@ from piecework.base.ids import JobId
 from piecework.model.snapshot import ErrorInfo, JobSnapshot, JobStatus
 from piecework.store import reading
 from piecework.store.connection import connect, translated
+from piecework.store.liveness import Counters
 from piecework.store.store import Store
 
 AttemptEnd: TypeAlias = Literal["retry", "reschedule", "fail", "release", "rescue"]
 
 _decode_error = msgspec.json.Decoder(ErrorInfo).decode
+_decode_counters = msgspec.json.Decoder(Counters).decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,37 @@ class WorkerState:
     running: int
     """Jobs that it holds."""
     idle: bool
+    stop: timedelta
+    """Without an answer to its beats for this long it stops its own runs."""
+    exit: timedelta
+    """What it could not stop by then ends with its process."""
+    counters: Counters
+
+
+@dataclass(frozen=True, slots=True)
+class RunningJob:
+    """A job that a worker holds."""
+
+    id: JobId
+    job_type: str
+    queue: str
+    attempt: int
+    worker_id: JobId
+    host: str | None
+    """Where its worker is; None: that has no row any more."""
+    pid: int | None
+    claimed_at: datetime
+    lasts: timedelta
+    """Since the claim, by the database's clock."""
+    timeout: timedelta | None
+
+
+@dataclass(frozen=True, slots=True)
+class Rescues:
+    """How many attempts ended with the worker that made them."""
+
+    last_hour: int
+    last_day: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +142,32 @@ async def list_workers(store: Store) -> list[WorkerState]:
             queues=tuple(cast("list[str]", row[3])), job_types=tuple(cast("list[str]", row[4])),
             version=cast(str, row[5]), draining=cast(bool, row[6]), started_at=cast(datetime, row[7]),
             last_beat=timedelta(seconds=cast(float, row[8])), lease=timedelta(seconds=cast(float, row[9])),
-            running=cast(int, row[10]), idle=cast(bool, row[11]),
+            running=cast(int, row[10]), idle=cast(bool, row[11]), stop=timedelta(seconds=cast(float, row[12])),
+            exit=timedelta(seconds=cast(float, row[13])),
+            counters=Counters() if row[14] is None else _decode_counters(cast(str, row[14])),
         )
         for row in rows
     ]  # fmt: skip
+
+
+async def list_running(store: Store, limit: int) -> list[RunningJob]:
+    """Return what workers hold, longest first, at most `limit`."""
+    rows = await store.rows("list_running", limit)
+    return [
+        RunningJob(
+            id=cast(JobId, row[0]), job_type=cast(str, row[1]), queue=cast(str, row[2]), attempt=cast(int, row[3]),
+            worker_id=cast(JobId, row[4]), host=cast("str | None", row[5]), pid=cast("int | None", row[6]),
+            claimed_at=cast(datetime, row[7]), lasts=timedelta(seconds=cast(float, row[8])),
+            timeout=None if row[9] is None else timedelta(seconds=cast(float, row[9])),
+        )
+        for row in rows
+    ]  # fmt: skip
+
+
+async def count_rescues(store: Store) -> Rescues:
+    """Count the rescues of late."""
+    [row] = await store.rows("count_rescues")
+    return Rescues(last_hour=cast(int, row[0]), last_day=cast(int, row[1]))
 
 
 async def list_attempts(store: Store, id: JobId) -> list[PastAttempt]:

@@ -155,7 +155,9 @@ CREATE TABLE /*schema.*/workers (
     queues     text[]      NOT NULL,
     job_types  text[]      NOT NULL,
     version    text        NOT NULL,
-    settings   jsonb
+    settings   jsonb,
+    -- what it counts of itself, written with its beats (store/liveness.py, Counters).
+    counters   jsonb
 ) WITH (
     fillfactor = 20,
     autovacuum_vacuum_scale_factor = 0.02,
