@@ -59,7 +59,9 @@ def test_status_counts_the_jobs_and_names_the_workers(piecework: CommandLine) ->
     for job in until_done:
         piecework.until_status(job, "completed")
     status = piecework.reads("status")
-    assert list(status) == ["schema", "totals", "jobs", "attempts", "workers"]
+    assert list(status) == [
+        "schema", "totals", "jobs", "queues", "attempts", "rescues", "lost_settles", "workers", "running", "stuck",
+    ]  # fmt: skip
     assert status["totals"] == dict.fromkeys(STATUSES, 0) | {"pending": 1, "completed": 3}
     kinds = {kind["job_type"]: kind for kind in status["jobs"]}  # type: ignore[attr-defined]
     assert kinds["add"]["counts"]["completed"] == 3
@@ -68,7 +70,7 @@ def test_status_counts_the_jobs_and_names_the_workers(piecework: CommandLine) ->
     (found,) = status["workers"]  # type: ignore[misc]
     assert list(found) == [
         "id", "host", "pid", "queues", "job_types", "version", "state", "running", "started_at", "last_beat_seconds",
-        "lease_seconds",
+        "lease_seconds", "stop_seconds", "exit_seconds", "lost_settles", "stops",
     ]  # fmt: skip
     assert found["pid"] == worker.popen.pid
     assert found["queues"] == ["default"]

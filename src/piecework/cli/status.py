@@ -2,147 +2,139 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import datetime, timedelta
-from typing import TypedDict
+import asyncio
+import sys
+from datetime import timedelta
 
 import click
 
-from piecework.cli.database import ask, database_options
+from piecework.cli.database import database_options, opened
 from piecework.cli.output import Column, json_option, print_json, print_table, quiet_text, since, span
-from piecework.model.snapshot import JobStatus
-from piecework.store.overview import AttemptEnd, JobCount, WorkerState, count_attempts, count_jobs, list_workers
-from piecework.store.store import Store
+from piecework.cli.status_report import STATUSES, KindReport, Report, RunningReport, WorkerReport, read_report
 
-_STATUSES: tuple[JobStatus, ...] = ("pending", "running", "completed", "errored", "cancelled")
+_MOST_STUCK = 20
 
 
-class KindReport(TypedDict):
-    """The jobs of one queue and job type."""
-
-    queue: str
-    job_type: str
-    counts: dict[JobStatus, int]
-    oldest_due: datetime | None
-
-
-class WorkerReport(TypedDict):
-    """One worker."""
-
-    id: str
-    host: str
-    pid: int
-    queues: Sequence[str]
-    job_types: Sequence[str]
-    version: str
-    state: str
-    running: int
-    started_at: datetime
-    last_beat_seconds: float
-    lease_seconds: float
-
-
-class Report(TypedDict):
-    """What `piecework status --json` prints."""
-
-    schema: str
-    totals: dict[JobStatus, int]
-    jobs: list[KindReport]
-    attempts: dict[AttemptEnd, int]
-    workers: list[WorkerReport]
-
-
-@click.command("status", short_help="How many jobs of each kind there are, and who works.")
+@click.command("status", short_help="How many jobs of each kind there are, who works, and what is stuck.")
 @json_option
+@click.option("--running", "most", metavar="N", type=click.IntRange(0, 1000), default=10, show_default=True,
+              help="Show at most N of the jobs that run, longest first.")
+@click.option("--long", "long", metavar="SECONDS", type=click.FloatRange(0, 1e9), default=3600, show_default=True,
+              help="A run without a timeout that lasts longer counts as stuck.")
+@click.option("--watch", metavar="SECONDS", type=click.FloatRange(1, 86_400), help="Show it again every so often.")
 @database_options
-def command(as_json: bool, database_url: str | None, schema: str) -> None:
-    """Show how many jobs of each kind there are, and which workers work.
+def command(
+    as_json: bool, most: int, long: float, watch: float | None, database_url: str | None, schema: str
+) -> None:  # fmt: skip
+    """Show how many jobs of each kind there are, which workers work, what they run, and what is stuck.
 
-    Finished jobs count as long as they are kept.
+    Finished jobs count as long as they are kept. Ages go by the database's clock.
 
     \b
     Keys of --json:
       schema
       totals    {pending, running, completed, errored, cancelled}
       jobs      [{queue, job_type, counts: as totals, oldest_due}]
+      queues    [{queue, pending, running, oldest_due}]
       attempts  {retry, reschedule, fail, release, rescue}, those there were
+      rescues   {last_hour, last_day}
+      lost_settles  by the workers listed; such a settle changed nothing
       workers   [{id, host, pid, queues, job_types, version, state: working |
-                idle | draining | silent, running, started_at,
-                last_beat_seconds, lease_seconds}]
+                idle | draining | late | silent, running, started_at,
+                last_beat_seconds, lease_seconds, stop_seconds, exit_seconds,
+                lost_settles, stops}]
+                late: it has stopped its runs; silent: it is rescued
+      running   [{id, job_type, queue, attempt, worker_id, host, pid,
+                claimed_at, seconds, timeout_seconds}], longest first
+      stuck     [{kind: silent | ownerless | overdue | long |
+                queue_without_worker | type_without_worker, subject, text}]
 
     Example: piecework status --json | jq .totals.pending
     """
 
-    async def read(store: Store) -> Report:
-        return _report(schema, await count_jobs(store), await count_attempts(store), await list_workers(store))
+    async def show() -> None:
+        async with opened(database_url, schema) as database:
+            while True:
+                report = await read_report(database.store, most, timedelta(seconds=long))
+                if watch is not None and not as_json and sys.stdout.isatty():
+                    click.clear()
+                _show(report, as_json)
+                if watch is None:
+                    return
+                await asyncio.sleep(watch)
 
-    report = ask(database_url, schema, read)
+    asyncio.run(show())
+
+
+def _show(report: Report, as_json: bool) -> None:
     if as_json:
         print_json(report)
-    else:
-        _print(report)
+        return
+    for part in (_print_jobs, _print_workers, _print_running, _print_stuck):
+        part(report)
+    sys.stdout.flush()
 
 
-def _report(
-    schema: str, counts: Sequence[JobCount], attempts: dict[AttemptEnd, int], workers: Sequence[WorkerState]
-) -> Report:
-    kinds: dict[tuple[str, str], KindReport] = {}
-    totals: dict[JobStatus, int] = dict.fromkeys(_STATUSES, 0)
-    for each in counts:
-        kind = kinds.setdefault(
-            (each.queue, each.job_type),
-            KindReport(
-                queue=each.queue, job_type=each.job_type, counts=dict.fromkeys(_STATUSES, 0), oldest_due=None
-            ),
-        )  # fmt: skip
-        kind["counts"][each.status] += each.count
-        kind["oldest_due"] = each.oldest_due or kind["oldest_due"]
-        totals[each.status] += each.count
-    return Report(
-        schema=schema, totals=totals, jobs=list(kinds.values()), attempts=attempts, workers=[*map(_worker, workers)]
-    )
-
-
-def _worker(worker: WorkerState) -> WorkerReport:
-    return WorkerReport(
-        id=str(worker.id), host=worker.host, pid=worker.pid, queues=worker.queues, job_types=worker.job_types,
-        version=worker.version, state=_state(worker), running=worker.running, started_at=worker.started_at,
-        last_beat_seconds=worker.last_beat.total_seconds(), lease_seconds=worker.lease.total_seconds(),
-    )  # fmt: skip
-
-
-def _state(worker: WorkerState) -> str:
-    if worker.last_beat > worker.lease:
-        return "silent"
-    if worker.draining:
-        return "draining"
-    return "idle" if worker.idle and not worker.running else "working"
-
-
-def _print(report: Report) -> None:
-    numbers = [Column(status, right=True) for status in _STATUSES]
-    kinds = [Column("queue"), Column("job type"), *numbers, Column("due for")]
-    if report["jobs"]:
-        print_table(kinds, [*map(_job_row, report["jobs"])])
-    else:
+def _print_jobs(report: Report) -> None:
+    if not report["jobs"]:
         click.echo("There are no jobs yet.")
-    click.echo()
-    if report["workers"]:
-        columns = [Column("worker", whole=True), Column("state", whole=True), Column("running", right=True, whole=True)]
-        columns += [Column("last beat", whole=True), Column("queues"), Column("id")]
-        print_table(columns, [*map(_worker_row, report["workers"])])
-    else:
-        click.echo("No worker is running: start one with `piecework worker MODULE:JOBS`.")
+        return
+    numbers = [Column(status, right=True) for status in STATUSES]
+    print_table([Column("queue"), Column("job type"), *numbers, Column("due for")], [*map(_job_row, report["jobs"])])
+    due = [f"{quiet_text(q['queue'])} {since(q['oldest_due'])}" for q in report["queues"] if q["oldest_due"]]
+    if due:
+        click.echo(f"\nOldest due job of each queue: {', '.join(due)}")
 
 
 def _job_row(kind: KindReport) -> list[str]:
-    numbers = [str(kind["counts"][status]) for status in _STATUSES]
+    numbers = [str(kind["counts"][status]) for status in STATUSES]
     return [quiet_text(kind["queue"]), quiet_text(kind["job_type"]), *numbers, since(kind["oldest_due"])]
+
+
+def _print_workers(report: Report) -> None:
+    click.echo()
+    if not report["workers"]:
+        click.echo("No worker is running: start one with `piecework worker MODULE:JOBS`.")
+    else:
+        columns = [Column("worker", whole=True), Column("state", whole=True), Column("running", right=True, whole=True)]
+        columns += [Column("beat/lease", whole=True), Column("lost", right=True), Column("queues"), Column("id")]
+        print_table(columns, [*map(_worker_row, report["workers"])])
+    rescues = report["rescues"]
+    if rescues["last_day"] or report["lost_settles"]:
+        click.echo(
+            f"\nRescued jobs: {rescues['last_hour']} in the last hour, {rescues['last_day']} in the last day. "
+            f"Lost settles: {report['lost_settles']}."
+        )
 
 
 def _worker_row(worker: WorkerReport) -> list[str]:
     return [
         f"{quiet_text(worker['host'])} pid {worker['pid']}", worker["state"], str(worker["running"]),
-        span(timedelta(seconds=worker["last_beat_seconds"])) + " ago",
+        f"{worker['last_beat_seconds']:.1f}/{worker['lease_seconds']:g} s", str(worker["lost_settles"]),
         quiet_text(", ".join(worker["queues"])), worker["id"],
     ]  # fmt: skip
+
+
+def _print_running(report: Report) -> None:
+    if report["running"]:
+        click.echo()
+        columns = [Column("running job", whole=True), Column("job type"), Column("worker")]
+        columns += [Column("attempt", right=True), Column("for", whole=True)]
+        print_table(columns, [*map(_running_row, report["running"])])
+        if (more := report["totals"]["running"] - len(report["running"])) > 0:
+            click.echo(f"and {more} more, which began later")
+
+
+def _running_row(job: RunningReport) -> list[str]:
+    where = "gone" if job["host"] is None else f"{quiet_text(job['host'])} pid {job['pid']}"
+    lasts = span(timedelta(seconds=job["seconds"]))
+    return [job["id"], quiet_text(job["job_type"]), where, str(job["attempt"]), lasts]
+
+
+def _print_stuck(report: Report) -> None:
+    if report["stuck"]:
+        click.echo("\nStuck:")
+    for each in report["stuck"][:_MOST_STUCK]:
+        click.echo(click.wrap_text(quiet_text(each["text"]), 80, "- ", "  "))
+    if (more := len(report["stuck"]) - _MOST_STUCK) > 0:
+        click.echo(f"- and {more} more: see --json")
