@@ -14,7 +14,7 @@ from piecework.model.lanes import Lane
 from piecework.store.connection import complete_dsn, describe
 from piecework.store.listening import hints
 from piecework.store.store import Store
-from support.proxy import Proxy
+from piecework.testing import FaultProxy
 from support.scene import Scene
 
 pytestmark = pytest.mark.postgres(18)
@@ -73,7 +73,7 @@ async def test_a_schema_that_is_dropped_under_an_open_store_says_what_to_run(own
 
 
 async def test_a_call_on_connections_that_all_died_is_made_again(scene: Scene) -> None:
-    async with Proxy.to(scene.dsn) as proxy, scene.store_at(proxy.dsn) as store:
+    async with FaultProxy(scene.dsn) as proxy, scene.store_at(proxy.dsn) as store:
         assert await asyncio.gather(*[store.load([]) for _ in range(8)]) == [[]] * 8
         proxy.cut()
         assert await asyncio.gather(*[store.load([]) for _ in range(8)]) == [[]] * 8

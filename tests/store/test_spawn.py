@@ -13,7 +13,7 @@ import pytest
 from piecework.base.errors import InvalidConfig, JobAlreadyExists
 from piecework.base.ids import new_id
 from piecework.model.settlement import completed
-from support.proxy import Proxy
+from piecework.testing import FaultProxy
 from support.scene import NOW, Scene, new_job
 
 pytestmark = pytest.mark.postgres(18, 15)
@@ -194,16 +194,16 @@ async def test_a_value_that_postgresql_refuses_is_the_jobs_fault_and_nothing_is_
 
 @pytest.mark.parametrize("chosen", [True, False])
 async def test_a_spawn_whose_answer_was_lost_lands_once(scene: Scene, chosen: bool) -> None:
-    async with Proxy.to(scene.dsn) as proxy, scene.store_at(proxy.dsn) as store:
+    async with FaultProxy(scene.dsn) as proxy, scene.store_at(proxy.dsn) as store:
         jobs = [new_job(chosen=chosen, config=msgspec.Raw(b'{"n": 1.0}')) for _ in range(3)]
-        lost = proxy.lose_next_answer()
+        lost = proxy.trap("answer", b"")
         await store.spawn(jobs)
-        assert lost.is_set()
+        assert lost.hits == 1
     assert [str(row["id"]) for row in scene.dump()["jobs"]] == [job.id for job in jobs]
 
 
 async def test_a_spawn_on_a_connection_that_died_lands(scene: Scene) -> None:
-    async with Proxy.to(scene.dsn) as proxy, scene.store_at(proxy.dsn) as store:
+    async with FaultProxy(scene.dsn) as proxy, scene.store_at(proxy.dsn) as store:
         proxy.cut()
         job = new_job()
         await store.spawn([job])
@@ -212,11 +212,11 @@ async def test_a_spawn_on_a_connection_that_died_lands(scene: Scene) -> None:
 
 async def test_a_chosen_id_of_another_job_is_refused_also_when_the_first_sending_was_lost(scene: Scene) -> None:
     [id] = await scene.spawn(new_job(config=msgspec.Raw(b'{"n": 1}')))
-    async with Proxy.to(scene.dsn) as proxy, scene.store_at(proxy.dsn) as store:
-        lost = proxy.lose_next_answer()
+    async with FaultProxy(scene.dsn) as proxy, scene.store_at(proxy.dsn) as store:
+        lost = proxy.trap("answer", b"")
         with pytest.raises(JobAlreadyExists, match=id):
             await store.spawn([new_job(id=id, chosen=True, config=msgspec.Raw(b'{"n": 2}'))])
-        assert lost.is_set()
+        assert lost.hits == 1
     assert scene.job(id)["config"] == {"n": 1}
 
 

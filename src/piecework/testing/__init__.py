@@ -1,0 +1,11 @@
+"""What helps to test an application that uses piecework."""
+
+from __future__ import annotations
+
+from piecework.testing.connection import Connection as Connection
+from piecework.testing.faults import Direction as Direction
+from piecework.testing.faults import Moment as Moment
+from piecework.testing.faults import Trap as Trap
+from piecework.testing.proxy import FaultProxy as FaultProxy
+
+__all__ = ["Connection", "Direction", "FaultProxy", "Moment", "Trap"]
