@@ -192,7 +192,7 @@ def test_debug_shows_the_traceback() -> None:
 
 
 def test_every_command_has_a_help_with_an_example() -> None:
-    groups = [[name] for name in ("demo", "worker", "migrate", "status")]
+    groups = [[name] for name in ("demo", "worker", "migrate", "status", "doctor")]
     for path in [*groups, *(["jobs", name] for name in ("list", "show", "retry", "cancel"))]:
         result = CliRunner().invoke(main.command, [*path, "--help"])
         assert result.exit_code == 0

@@ -24,6 +24,7 @@ _COMMANDS = {
     "migrate": "piecework.cli.migrate",
     "status": "piecework.cli.status",
     "jobs": "piecework.cli.jobs",
+    "doctor": "piecework.cli.doctor",
 }
 
 FAILED, USAGE, DATABASE, INTERRUPTED = 1, 2, 3, 130

@@ -1,0 +1,198 @@
+"""What the facts of an examination mean to an operator: pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from typing import Literal, NamedTuple, TypeAlias
+
+from piecework.base.errors import PieceworkError
+from piecework.cli.output import moment, quiet_text, span
+from piecework.store import migrating
+from piecework.store.examination import Lacking, Pin, Pooling, Server
+from piecework.store.migrating import SchemaState
+
+Status: TypeAlias = Literal["ok", "warning", "failed"]
+
+OLDEST = 15
+_FEW_CONNECTIONS, _NO_CONNECTIONS = 20, 5
+_OLD, _VERY_OLD = 60.0, 3600.0
+_MANY_XIDS = 1_000_000
+_CLOCK = 60.0
+_MOST_NAMED = 5
+
+
+class Verdict(NamedTuple):
+    """What a check found."""
+
+    status: Status
+    text: str
+    advice: str = ""
+    """What to do; empty where nothing is to be done."""
+
+
+def version(server: Server) -> Verdict:
+    """Judge the server's version."""
+    text = f"PostgreSQL {server.version}, database {server.database!r}, role {server.role!r}"
+    if server.version_num < OLDEST * 10_000:
+        return Verdict("failed", text, f"piecework needs PostgreSQL {OLDEST} or newer: upgrade the server")
+    return Verdict("ok", text)
+
+
+def standby(server: Server) -> Verdict:
+    """Judge whether the server can write."""
+    if server.standby:
+        advice = "connect to the primary: name all hosts in the DSN, with target_session_attrs=read-write"
+        return Verdict("failed", "this server is a standby, or in recovery: it cannot write", advice)
+    return Verdict("ok", "this server is the primary")
+
+
+def schema(state: SchemaState, name: str) -> Verdict:
+    """Judge the schema's version and functions."""
+    try:
+        migrating.check(state, name)
+    except PieceworkError as error:
+        role = "" if state.may_create else "; this role may not, take one that has CREATE"
+        return Verdict("failed", str(error), f"run `piecework migrate`{role}" if not state.version else "")
+    ours = migrating.code_version()
+    newer = f" (this piecework is written for {ours}, which it supports)" if state.version > ours else ""
+    text = f"schema {name!r} is at version {state.version}{newer}, {len(state.functions)} functions are installed"
+    return Verdict("ok", text)
+
+
+def permissions(lacking: Lacking, role: str) -> Verdict:
+    """Judge what the role may do."""
+    if lacking.to_work:
+        return Verdict(
+            "failed", f"the role {role!r} lacks {_some(lacking.to_work)}",
+            "grant it: USAGE on the schema, SELECT, INSERT, UPDATE and DELETE on its tables, EXECUTE on its functions",
+        )  # fmt: skip
+    if lacking.to_make_partitions:
+        return Verdict(
+            "warning",
+            f"the role {role!r} lacks {_some(lacking.to_make_partitions)}: it cannot make the daily partitions",
+            "make the role a member of the tables' owner, or run a worker as the owner; else no job can end once the "
+            "days of the last partition are over",
+        )  # fmt: skip
+    return Verdict("ok", f"the role {role!r} may do all that piecework asks")
+
+
+def partitions(missing: Mapping[str, int], days: int, lacking: Lacking | None) -> Verdict:
+    """Judge the daily leaves of the history, from today to `days` ahead."""
+    if not missing:
+        return Verdict("ok", f"the history has partitions for today and {days} days ahead")
+    may = lacking is None or not lacking.to_make_partitions
+    advice = "a worker makes them when it starts, and every hour"
+    if not may:
+        advice = "this role may not make them: start a worker as the owner of the tables"
+    return Verdict("warning" if may else "failed", f"partitions are missing: {_some(list(missing))}", advice)
+
+
+def pooler(pooling: Pooling) -> Verdict:
+    """Judge what stands between here and the server."""
+    advice = "give workers a DSN that leads to the server itself, or to a pool in session mode"
+    if pooling.shared:
+        return Verdict("failed", "a pooler shares sessions (transaction or statement mode)", advice)
+    if pooling.pooler:
+        text = "a pooler or proxy stands in between; sessions are this client's own"
+        return Verdict("warning", text, f"session mode works, transaction mode does not: {advice}")
+    return Verdict("ok", "nothing stands between here and the server")
+
+
+def listen(heard: bool) -> Verdict:
+    """Judge whether notifications arrive."""
+    if heard:
+        return Verdict("ok", "a notification came through")
+    advice = "workers go on, but look twice a second instead of being told: lead them past the pooler"
+    return Verdict("warning", "a notification was sent and not heard", advice)
+
+
+def defaults(server: Server) -> Verdict:
+    """Judge the defaults of the database and the role."""
+    if server.read_only:
+        return Verdict(
+            "warning", "new sessions are read-only by default",
+            "piecework's own sessions write all the same; yours cannot spawn: ALTER ROLE or ALTER DATABASE … SET "
+            "default_transaction_read_only = off",
+        )  # fmt: skip
+    if server.isolation != "read committed":
+        return Verdict(
+            "warning", f"new transactions are {server.isolation!r} by default",
+            "piecework's own sessions are READ COMMITTED all the same; spawns in transactions of yours may fail to "
+            "serialize, and have to be tried again",
+        )  # fmt: skip
+    return Verdict("ok", "new transactions are READ COMMITTED and may write")
+
+
+def horizon(pins: Sequence[Pin], sees_all: bool) -> Verdict:
+    """Judge who keeps vacuum from its work."""
+    old = [pin for pin in pins if _is_old(pin)]
+    blind = "" if sees_all else "; of others this role sees little: grant it pg_read_all_stats"
+    if not old:
+        return Verdict("ok", f"no transaction is open for longer than {span(timedelta(seconds=_OLD))}{blind}")
+    worst = max(pin.seconds or 0.0 for pin in old) >= _VERY_OLD
+    return Verdict(
+        "failed" if worst else "warning", _some([*map(_pin, old)], "; ") + blind,
+        "dead rows stay, and claims slow down: end it, with pg_terminate_backend(pid) if need be; "
+        "idle_in_transaction_session_timeout prevents it",
+    )  # fmt: skip
+
+
+def _is_old(pin: Pin) -> bool:
+    return (pin.xids or 0) >= _MANY_XIDS if pin.seconds is None else pin.seconds >= _OLD
+
+
+def _pin(pin: Pin) -> str:
+    since = "" if pin.seconds is None else f" for {span(timedelta(seconds=pin.seconds))}"
+    pid = "" if pin.pid is None else f" pid {pin.pid}"
+    asked = "" if pin.query_start is None else f", last statement {moment(pin.query_start)}"
+    behind = ", pins nothing yet" if pin.xids is None else f", {pin.xids} transactions back"
+    return f"{pin.kind}{pid} {quiet_text(pin.name)!r} ({pin.state or 'state unknown'}){since}{asked}{behind}"
+
+
+def connections(server: Server) -> Verdict:
+    """Judge whether workers will find room."""
+    free, most = server.free_connections, server.max_connections
+    text = f"{server.connections} of {most} connections are taken, {free} are free for this role"
+    advice = "a worker process takes 4 to 8: raise max_connections or the limit of the role, or run fewer processes"
+    if free < _NO_CONNECTIONS:
+        return Verdict("failed", text, advice)
+    return Verdict("warning", text, advice) if free < min(_FEW_CONNECTIONS, most // 5) else Verdict("ok", text)
+
+
+def autovacuum(server: Server) -> Verdict:
+    """Judge whether dead rows are removed."""
+    if server.autovacuum and server.track_counts:
+        return Verdict("ok", "autovacuum is on")
+    advice = "a queue needs it: set autovacuum = on and track_counts = on in the server's configuration"
+    return Verdict("failed", "autovacuum is off", advice)
+
+
+def clock(server: Server) -> Verdict:
+    """Tell how far the clocks are apart; nothing depends on it."""
+    apart = abs(server.ahead)
+    where = "ahead of" if server.ahead > 0 else "behind"
+    text = f"the server's clock is {span(timedelta(seconds=apart))} {where} the one here"
+    if apart < _CLOCK:
+        return Verdict("ok", text)
+    return Verdict("ok", f"{text}; jobs go by the server's, times in logs will not match")
+
+
+def encoding(server: Server) -> Verdict:
+    """Judge the encoding, and tell how large values are compressed."""
+    text = f"encoding {server.encoding}, large values are compressed by {server.toast_compression}"
+    if server.encoding == "UTF8":
+        return Verdict("ok", text)
+    return Verdict("warning", text, "texts outside of this encoding are refused: use a database with encoding UTF8")
+
+
+def _some(names: Sequence[str], separator: str = ", ") -> str:
+    more = [f"and {len(names) - _MOST_NAMED} more"] if len(names) > _MOST_NAMED else []
+    return separator.join([*names[:_MOST_NAMED], *more])
+
+
+OF_SERVER: dict[str, Callable[[Server], Verdict]] = {
+    "version": version, "standby": standby, "defaults": defaults, "connections": connections, "autovacuum": autovacuum,
+    "clock": clock, "encoding": encoding,
+}  # fmt: skip
+"""The checks that need nothing but what the server says of itself."""

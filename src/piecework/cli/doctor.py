@@ -1,0 +1,155 @@
+"""`piecework doctor`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TypedDict, TypeVar
+
+import click
+import psycopg
+
+from piecework.base.errors import DatabaseError, PieceworkError
+from piecework.cli import diagnosis
+from piecework.cli.database import database_options
+from piecework.cli.diagnosis import Status, Verdict
+from piecework.cli.main import DATABASE, FAILED
+from piecework.cli.output import json_option, print_json, quiet_text
+from piecework.store.connection import complete_dsn, describe
+from piecework.store.embedded import acquire
+from piecework.store.examination import Examination
+from piecework.store.statements import Statements
+
+T = TypeVar("T")
+
+_DAYS = 3
+_WORDS: dict[Status, str] = {"ok": "ok", "warning": "warning", "failed": "FAILED"}
+_COLOURS: dict[Status, str] = {"ok": "green", "warning": "yellow", "failed": "red"}
+_NAMES, _WIDTH = 14, 80
+
+
+class CheckReport(TypedDict):
+    """What one check found."""
+
+    name: str
+    status: Status
+    text: str
+    advice: str
+
+
+class Report(TypedDict):
+    """What `piecework doctor --json` prints."""
+
+    status: Status
+    checks: list[CheckReport]
+
+
+@click.command("doctor", short_help="Whether the database is fit for work, and what to do if not.")
+@json_option
+@database_options
+def command(as_json: bool, database_url: str | None, schema: str) -> None:
+    """Check the database and what lies between here and it. Nothing is changed.
+
+    Each check is one line: ok, warning (it works, for now or with less), or FAILED; below it what to do. Run it with
+    the DSN and the role of your workers, from where they run.
+
+    Exit codes: 0 all is ok; 1 there is a warning or a failed check; 2 the DSN or the schema's name is none; 3 the
+    database cannot be reached.
+
+    \b
+    Checks: connection, version, standby, defaults, connections, autovacuum,
+    clock, encoding, schema, permissions, partitions, pooler, listen, horizon.
+    Keys of --json:
+      status  ok | warning | failed: the worst
+      checks  [{name, status: ok | warning | failed, text, advice}]
+
+    Example: piecework doctor --database-url postgresql://app@db.example.org/app
+    """
+    checks = asyncio.run(_examine(database_url, schema))
+    found = {check["status"] for check in checks}
+    worst: Status = "failed" if "failed" in found else "warning" if "warning" in found else "ok"
+    if as_json:
+        print_json(Report(status=worst, checks=checks))
+    else:
+        for check in checks:
+            _print(check)
+    if worst != "ok":
+        unreachable = checks[0]["status"] == "failed"
+        raise click.exceptions.Exit(DATABASE if unreachable else FAILED)
+
+
+async def _examine(database_url: str | None, schema: str) -> list[CheckReport]:
+    checks: list[CheckReport] = []
+    statements = Statements(schema)
+
+    def note(name: str, verdict: Verdict) -> None:
+        checks.append(CheckReport(name=name, status=verdict.status, text=verdict.text, advice=verdict.advice))
+
+    async with _dsn(database_url) as given:
+        dsn = complete_dsn(given)
+        try:
+            async with Examination.of(dsn, statements) as examination:
+                note("connection", Verdict("ok", f"connected to {describe(dsn)}"))
+                await _check_all(examination, schema, note)
+        except DatabaseError as error:
+            if checks:
+                note("connection", Verdict("failed", f"it broke: {error}", "run this again"))
+            else:
+                note("connection", Verdict("failed", str(error)))
+    return checks
+
+
+async def _check_all(examination: Examination, schema: str, note: Callable[[str, Verdict], None]) -> None:
+    """Make all checks that can be made: one that fails keeps none of the others from being made."""
+
+    async def ask(name: str, question: Callable[[], Awaitable[T]], judge: Callable[[T], Verdict]) -> T | None:
+        try:
+            answer = await question()
+        except (PieceworkError, psycopg.Error) as error:
+            note(name, Verdict("failed", f"could not be checked: {error}"))
+            return None
+        note(name, judge(answer))
+        return answer
+
+    server = await ask("version", examination.server, diagnosis.version)
+    if server is None:
+        return
+    for name, judge in diagnosis.OF_SERVER.items():
+        if name != "version":
+            note(name, judge(server))
+    state = await ask("schema", examination.schema, lambda state: diagnosis.schema(state, schema))
+    lacking = None
+    if state is None or state.version:
+        lacking = await ask("permissions", examination.lacking, lambda found: diagnosis.permissions(found, server.role))
+    if state is not None and state.version:
+        await ask(
+            "partitions", lambda: examination.missing_partitions(_DAYS),
+            lambda missing: diagnosis.partitions(missing, _DAYS, lacking),
+        )  # fmt: skip
+    await ask("pooler", examination.pooling, diagnosis.pooler)
+    if not server.standby:
+        await ask("listen", examination.hears, diagnosis.listen)
+    await ask("horizon", examination.pins, lambda pins: diagnosis.horizon(pins, server.sees_all))
+
+
+@asynccontextmanager
+async def _dsn(database_url: str | None) -> AsyncGenerator[str]:
+    """Lend the DSN that was named, else that of the embedded server."""
+    if database_url:
+        yield database_url
+        return
+    server = await asyncio.to_thread(acquire)
+    try:
+        yield server.dsn
+    finally:
+        server.close()
+
+
+def _print(check: CheckReport) -> None:
+    word = click.style(f"{_WORDS[check['status']]:9}", fg=_COLOURS[check["status"]])
+    indent = " " * (9 + _NAMES)
+    text = click.wrap_text(quiet_text(check["text"]), _WIDTH, indent, indent).lstrip()
+    click.echo(f"{word}{check['name']:{_NAMES}}{text}")
+    if check["advice"]:
+        click.echo(click.wrap_text(quiet_text(check["advice"]), _WIDTH, indent + "→ ", indent + "  "))
