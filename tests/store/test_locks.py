@@ -56,11 +56,11 @@ class Crowd:
         pulse = Pulse(self.scene.store.dsn, self.scene.statements)
         own = str(new_id())
         for _ in range(ROUNDS):
-            others = pulse.beat(own, draining=False, job_types=[])
-            if others is None:
+            beat = pulse.beat(own, draining=False, job_types=[])
+            if beat is None:
                 own = self.scene.worker()
                 continue
-            for worker, beat_no, lease in others[-2:]:
+            for worker, beat_no, lease in beat.others[-2:]:
                 self.rescued += len(pulse.rescue(worker, beat_no, lease) or [])
         pulse.close()
 

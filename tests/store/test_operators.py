@@ -38,7 +38,7 @@ async def test_each_id_of_a_cancel_is_answered(scene: Scene) -> None:
     [pending] = await scene.spawn_many(1)
     before = scene.rows("SELECT * FROM jobs WHERE worker_id IS NOT NULL"), scene.finished(ended.id)
     ids = [UUID(pending), UUID(running.id), UUID(ended.id), new_id(), UUID(pending)]
-    assert await scene.store.cancel(ids) == ["cancelled", "running", "finished", "unknown", "cancelled"]
+    assert await scene.store.cancel(ids) == ["cancelled", "requested", "finished", "unknown", "cancelled"]
     assert (scene.rows("SELECT * FROM jobs"), scene.finished(ended.id)) == before
     assert await scene.store.cancel([UUID(pending)]) == ["finished"]
     assert await scene.store.cancel([]) == []
@@ -49,8 +49,10 @@ async def test_a_job_that_is_being_claimed_is_not_cancelled(scene: Scene) -> Non
     [id] = await scene.spawn_many(1)
     claim = scene.session()
     claim.execute(scene.statements.sql("claim"), [worker, ["default"], ["work"], [0], [1], 1])
-    assert await scene.store.cancel([UUID(id)]) == ["running"]
+    cancel = asyncio.create_task(scene.store.cancel([UUID(id)]))
+    await scene.until_blocked()
     claim.commit()
+    assert await cancel == ["requested"]
     assert str(scene.job(id)["worker_id"]) == worker
 
 

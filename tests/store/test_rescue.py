@@ -24,13 +24,13 @@ def workers(scene: Scene) -> list[str]:
 
 def beat_no(scene: Scene, worker: str) -> int:
     """The beat number that an observer sees."""
-    others = scene.pulse.beat(str(new_id()), draining=False, job_types=[])
-    if others is None:
+    beat = scene.pulse.beat(str(new_id()), draining=False, job_types=[])
+    if beat is None:
         observer = scene.worker()
-        others = scene.pulse.beat(observer, draining=False, job_types=[])
+        beat = scene.pulse.beat(observer, draining=False, job_types=[])
         scene.sql.execute("DELETE FROM workers WHERE id = %s", [observer])
-    assert others is not None
-    return {id: number for id, number, _ in others}[worker]
+    assert beat is not None
+    return {id: number for id, number, _ in beat.others}[worker]
 
 
 async def test_a_rescued_job_is_due_at_once_with_its_failure_and_crash_counted(scene: Scene) -> None:

@@ -40,8 +40,9 @@ async def test_a_beat_counts_and_tells_of_the_worker_and_shows_the_others(scene:
     worker, brief, other = scene.worker(), scene.worker(lease=0.35), scene.worker(lease=36_000)
     assert scene.pulse.beat(other, draining=False, job_types=["work"]) is not None
     before = scene.clock()
-    others = scene.pulse.beat(worker, draining=True, job_types=["x", "y"])
-    assert others == [(brief, 0, 0.35), (other, 1, 36_000.0)]
+    beat = scene.pulse.beat(worker, draining=True, job_types=["x", "y"])
+    assert beat is not None
+    assert beat.others == [(brief, 0, 0.35), (other, 1, 36_000.0)]
     [row] = scene.rows("SELECT * FROM workers WHERE id = %s", worker)
     assert (row["beat_no"], row["draining"], row["job_types"]) == (1, True, ["x", "y"])
     assert row["beat_at"] >= before  # type: ignore[operator]

@@ -132,7 +132,8 @@ class Scene:
         """Leave the schema as a migration leaves it."""
         self.sql.execute(
             "DELETE FROM jobs; DELETE FROM finished_jobs; DELETE FROM attempts; DELETE FROM workers; "
-            "DELETE FROM idle_workers; UPDATE duties SET next_at = clock_timestamp(), ran_by = NULL"
+            "DELETE FROM idle_workers; DELETE FROM cancel_requests; "
+            "UPDATE duties SET next_at = clock_timestamp(), ran_by = NULL"
         )
 
     def clock(self) -> datetime:

@@ -9,16 +9,19 @@ import random
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import timedelta
-from typing import Literal, TypeAlias, cast
+from typing import cast
 
 from piecework.engine.capacity import Capacity
 from piecework.engine.completer import Completer
+from piecework.engine.held import Held, Stop
+from piecework.engine.stopping import Stopping, late
 from piecework.engine.threads import Threads
 from piecework.model.completion import Fail, Reschedule
 from piecework.model.job import ClaimedJob
 from piecework.model.settings import WorkerSettings
 from piecework.model.settlement import (
     Settlement,
+    cancelled,
     completed,
     failed,
     failed_by_reason,
@@ -28,29 +31,10 @@ from piecework.model.settlement import (
 )
 from piecework.store.settling import Answer
 from piecework.work.current_job import CurrentJob
-from piecework.work.registry import RegisteredJob, Registry
+from piecework.work.registry import Registry
 
 log = logging.getLogger("piecework.job")
 _STILL_RUNNING_PAUSE = timedelta(seconds=5)
-
-Stop: TypeAlias = Literal["release", "drop"]
-"""What becomes of the claim whose run the worker itself stops: it is handed back, or it is another's already."""
-
-
-class Held:
-    """A claim in the hands of this worker, from its landing until its settle landed."""
-
-    __slots__ = ("in_thread", "job", "registered", "running", "started", "stop", "task", "worker_id")
-
-    def __init__(self, job: ClaimedJob, registered: RegisteredJob, worker_id: str) -> None:
-        self.job = job
-        self.registered = registered
-        self.worker_id = worker_id
-        self.in_thread = not registered.is_async
-        self.started: float | None = None
-        self.running = False
-        self.stop: Stop | None = None
-        self.task: asyncio.Task[None] | None = None
 
 
 class Executor:
@@ -71,6 +55,7 @@ class Executor:
         self._completer = completer
         self._freed = freed
         self._threads = Threads(settings.threads)
+        self._stopping = Stopping(lambda held: self._ended(held, None, asyncio.CancelledError()))
         self._loop = asyncio.get_running_loop()
 
     def take(self, jobs: Sequence[ClaimedJob], worker_id: str) -> None:
@@ -130,16 +115,28 @@ class Executor:
     def stop_runs(self, what: Stop) -> None:
         """Stop what runs: `async def` jobs are cancelled, `def` jobs go on until their function returns."""
         for held in list(self.held.values()):
-            if held.task is not None and held.stop is None:
-                held.stop = what
-                held.task.cancel()
-                held.task.add_done_callback(functools.partial(self._stopped, held))
-            elif what == "drop":
+            if held.task is not None:
+                self._stopping.stop(held, what)
+            if what == "drop":
                 held.stop = what
                 if held.started is None:
                     self._drop(held)
         if what == "drop":
             self.capacity.waiting.clear()
+
+    def cancel(self, claims: Sequence[tuple[str, int]]) -> None:
+        """Cancel jobs, by id and claim number; those that are not in hand, or have ended, are passed over."""
+        for id, claim_no in claims:
+            held = self.held.get(id)
+            if held is None or held.job.claim_no != claim_no or held.stop is not None:
+                continue
+            if held.started is None:
+                held.stop = "cancel"
+                self.capacity.waiting.remove(held.job)
+                self._completer.put(held.worker_id, cancelled(held.job, None))
+            elif held.running:
+                log.info("job %s (%s) is to be cancelled", held.job.id, held.job.job_type)
+                self._stopping.stop(held, "cancel")
 
     @property
     def running(self) -> list[Held]:
@@ -147,8 +144,9 @@ class Executor:
         return [held for held in self.held.values() if held.running]
 
     def close(self) -> None:
-        """Let the idle threads go."""
+        """Let the idle threads and the timer go."""
         self._threads.close()
+        self._stopping.close()
 
     def _start(self, held: Held) -> None:
         job, registered = held.job, held.registered
@@ -158,12 +156,15 @@ class Executor:
         if settlement is not None:
             self._completer.put(held.worker_id, settlement)
             return
+        held.current = CurrentJob(job, self.shutdown)
         try:
-            call = registered.prepare(CurrentJob(job, self.shutdown))
+            call = registered.prepare(held.current)
         except Exception as error:
             self._completer.put(held.worker_id, self._judge_error(held, error, ran=False))
             return
         held.running = True
+        if registered.timeout is not None:
+            self._stopping.limit(held, registered.timeout)
         name = f"job-{job.job_type}-{job.id}"
         if held.in_thread:
             self._threads.submit(name, call, functools.partial(self._from_thread, held))
@@ -183,11 +184,6 @@ class Executor:
             held.task = None
             self._ended(held, value, None)
 
-    def _stopped(self, held: Held, task: asyncio.Task[None]) -> None:
-        # A task that is cancelled before its first step never enters `_run`.
-        if task.cancelled():
-            self._ended(held, None, asyncio.CancelledError())
-
     def _from_thread(self, held: Held, value: object, error: BaseException | None) -> None:
         try:
             self._loop.call_soon_threadsafe(self._ended, held, value, error)
@@ -197,17 +193,25 @@ class Executor:
     def _ended(self, held: Held, value: object, error: BaseException | None) -> None:
         assert held.started is not None
         held.running = False
+        if held.deadline is not None:
+            self._stopping.ended(held)
         self.capacity.lasted(self._loop.time() - held.started)
         if self.shutdown.is_set():
             self._freed()
-        if isinstance(error, asyncio.CancelledError) and held.stop is not None:
-            if held.stop == "release":
-                self._completer.put(held.worker_id, released(held.job))
-            else:
-                self._drop(held)
-            return
+        if isinstance(error, asyncio.CancelledError) and held.stop == "drop":
+            self._drop(held)
+        elif isinstance(error, asyncio.CancelledError) and held.stop == "release":
+            self._completer.put(held.worker_id, released(held.job))
+        else:
+            self._completer.put(held.worker_id, self._judge_end(held, value, error))
+
+    def _judge_end(self, held: Held, value: object, error: BaseException | None) -> Settlement:
+        if held.stop == "timeout" and not isinstance(value, Fail) and not isinstance(error, Fail):
+            return self._judge_error(held, late(held, error))
         settlement = self._judge(held, value) if error is None else self._judge_error(held, error)
-        self._completer.put(held.worker_id, settlement)
+        if held.stop == "cancel" and settlement.move != "complete":
+            return cancelled(held.job, held.started)
+        return settlement
 
     def _judge(self, held: Held, value: object) -> Settlement:
         assert held.started is not None

@@ -32,6 +32,7 @@ class Heartbeat:
             registered anew: what it held under the old id is another's.
         rescued: called in the heartbeat's thread when jobs were taken back.
         renewed: called in the heartbeat's thread after each beat that was answered.
+        requested: called in the heartbeat's thread with the ids and claim numbers of jobs that are to be cancelled.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Heartbeat:
         reborn: Callable[[str], None],
         rescued: Callable[[], None],
         renewed: Callable[[], None],
+        requested: Callable[[Sequence[tuple[str, int]]], None],
     ) -> None:
         self.worker_id = str(new_id())
         self.sent = float("-inf")
@@ -54,6 +56,7 @@ class Heartbeat:
         self._reborn = reborn
         self._rescued = rescued
         self._renewed = renewed
+        self._requested = requested
         self._beat_every = settings.liveness.beat.total_seconds()
         self._wake = threading.Event()
         self._stopping = False
@@ -71,6 +74,11 @@ class Heartbeat:
         self._register()
         self._thread = threading.Thread(target=self._run, name="job-heartbeat", daemon=True)
         self._thread.start()
+
+    @property
+    def connection(self) -> str:
+        """The state of the connection that beats."""
+        return self._pulse.condition
 
     def beat_now(self) -> None:
         """Beat without waiting for the interval to pass."""
@@ -123,11 +131,11 @@ class Heartbeat:
 
     def _beat(self) -> None:
         sent = time.monotonic()
-        others = self._pulse.beat(
+        beat = self._pulse.beat(
             self.worker_id, draining=self.draining, job_types=self._job_types(), counters=self.counters
         )
         now = time.monotonic()
-        if others is None:
+        if beat is None:
             self._be_reborn()
             return
         if now - sent < self._settings.liveness.stop.total_seconds():
@@ -135,8 +143,10 @@ class Heartbeat:
             self._renewed()
         else:
             self._wake.set()  # an answer this late renews nothing, the next one does
-        known = {worker_id: (beat_no, lease) for worker_id, beat_no, lease in others}
-        for dead in self._observer.observe(now, others):
+        if beat.requests:
+            self._requested(beat.requests)
+        known = {worker_id: (beat_no, lease) for worker_id, beat_no, lease in beat.others}
+        for dead in self._observer.observe(now, beat.others):
             self._rescue(dead, *known[dead])
         if now >= self._next_duties:
             self._next_duties = now + _DUTIES_EVERY * random.uniform(1 - _JITTER, 1 + _JITTER)

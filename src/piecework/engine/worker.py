@@ -61,11 +61,14 @@ class Worker:
         self._executor = Executor(registry, settings, self._completer, self._freed)
         self._claimer = Claimer(claims, registry, settings, self._executor, self._beat_now)
         self._listener = Listener(
-            listens, lambda: self.worker_id, self._claimer.hint, self._claimer.listening, 2 * lease
-        )
+            listens, lambda: self.worker_id, self._claimer.hint, self._executor.cancel, self._claimer.listening,
+            2 * lease,
+        )  # fmt: skip
         self._heartbeat = Heartbeat(
-            Pulse(store.dsn, store.statements, _BEAT_DEADLINE * settings.liveness.beat.total_seconds()), settings, lambda: registry.job_types,
-            self._in_loop(self._reborn), self._in_loop(self._claimer.look_now), self._in_loop(self._lease_renewed),
+            Pulse(store.dsn, store.statements, _BEAT_DEADLINE * settings.liveness.beat.total_seconds()), settings,
+            lambda: registry.job_types, self._in_loop(self._reborn),
+            self._in_loop(self._claimer.look_now), self._in_loop(self._lease_renewed),
+            self._in_loop(self._executor.cancel),
         )  # fmt: skip
         self._watchdog = Watchdog(
             settings.liveness, lambda: self._heartbeat.sent, self._in_loop(self._lease_over), self._end_what_runs

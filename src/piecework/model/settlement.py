@@ -14,7 +14,7 @@ from piecework.model.job import ClaimedJob
 from piecework.model.retry import RetrySettings, backoff, counted_attempt, exhausted, failure_level
 from piecework.model.snapshot import ErrorInfo
 
-Move: TypeAlias = Literal["complete", "retry", "reschedule", "fail", "release"]
+Move: TypeAlias = Literal["complete", "retry", "reschedule", "fail", "cancel", "release"]
 
 _LARGEST_COUNT = 2**31 - 1
 """What PostgreSQL's integer holds: counters stop here rather than overflow."""
@@ -56,6 +56,11 @@ def rescheduled(job: ClaimedJob, started: float, reschedule: Reschedule) -> Sett
     if isinstance(when, datetime):
         return Settlement(job, "reschedule", started, 1, run_at=when)
     return Settlement(job, "reschedule", started, 1, delay=max(when, timedelta(0)))
+
+
+def cancelled(job: ClaimedJob, started: float | None) -> Settlement:
+    """The job was to be cancelled, and did not complete all the same: it ends `cancelled`, whatever it raised."""
+    return Settlement(job, "cancel", started, job.attempt, job.failures, job.crashes)
 
 
 def released(job: ClaimedJob, delay: timedelta | None = None) -> Settlement:

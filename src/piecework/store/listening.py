@@ -20,7 +20,16 @@ class _Payload(msgspec.Struct, array_like=True, gc=False):
     targets: list[str] = []
 
 
-_decode = msgspec.json.Decoder(_Payload).decode
+class CancelHint(msgspec.Struct, gc=False):
+    """Jobs in the hands of this worker are to be cancelled."""
+
+    worker: str
+    cancel: list[tuple[str, int]]
+    """Their ids, and the numbers of the claims that are meant."""
+
+
+_decode_lane = msgspec.json.Decoder(_Payload).decode
+_decode_cancel = msgspec.json.Decoder(CancelHint).decode
 
 
 class Hint(NamedTuple):
@@ -31,7 +40,9 @@ class Hint(NamedTuple):
     """The workers that are to look at once; empty: all."""
 
 
-async def hints(link: Link, listening: Callable[[], None], probe_every: float) -> AsyncGenerator[Hint, None]:
+async def hints(
+    link: Link, listening: Callable[[], None], probe_every: float
+) -> AsyncGenerator[Hint | CancelHint, None]:
     """Yield what the database hints at, from the moment the LISTEN is answered until the connection breaks.
 
     Args:
@@ -52,10 +63,10 @@ async def hints(link: Link, listening: Callable[[], None], probe_every: float) -
             while not link.distrusted:
                 async for notice in conn.notifies(timeout=probe_every):
                     try:
-                        hint = _decode(notice.payload)
+                        hint = _read(notice.payload)
                     except msgspec.MsgspecError:
                         continue
-                    yield Hint(Lane(hint.queue, hint.job_type, hint.priority), hint.targets)
+                    yield hint
                 with link.deadline(conn):
                     await conn.execute(b"SELECT 1")
     except DatabaseError as error:
@@ -63,3 +74,10 @@ async def hints(link: Link, listening: Callable[[], None], probe_every: float) -
         raise
     finally:
         await link.drop()
+
+
+def _read(payload: str) -> Hint | CancelHint:
+    if payload.startswith("{"):
+        return _decode_cancel(payload)
+    lane = _decode_lane(payload)
+    return Hint(Lane(lane.queue, lane.job_type, lane.priority), lane.targets)

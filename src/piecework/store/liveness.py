@@ -6,6 +6,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import NamedTuple
 
 import msgspec
 import psycopg
@@ -16,6 +17,7 @@ from piecework.store.statements import Statements
 
 _DAYS_AHEAD = 7
 _decode_others = msgspec.json.Decoder(list[tuple[str, int, float]]).decode
+_decode_requests = msgspec.json.Decoder(list[tuple[str, int]]).decode
 _decode_rescued = msgspec.json.Decoder(list[tuple[str, str]]).decode
 
 
@@ -42,6 +44,15 @@ class Counters:
     """Settles that changed nothing: their claims were another's by then."""
     stops: int = 0
     """How often it stopped its runs, since its heartbeats had no answer."""
+
+
+class Beat(NamedTuple):
+    """What the answer to a sign of life tells."""
+
+    others: list[tuple[str, int, float]]
+    """Id, beat number and lease (seconds) of every other worker."""
+    requests: list[tuple[str, int]]
+    """Id and claim number of the jobs in this worker's hands that are to be cancelled."""
 
 
 class Pulse:
@@ -75,16 +86,17 @@ class Pulse:
 
     def beat(
         self, worker_id: str, *, draining: bool, job_types: Sequence[str], counters: Counters | None = None
-    ) -> list[tuple[str, int, float]] | None:
-        """Give a sign of life and look at the others.
+    ) -> Beat | None:
+        """Give a sign of life, look at the others, and at what is requested.
 
         Returns:
-            Id, beat number and lease (seconds) of every other worker; None when this one has no row any more: it was
-            given up for dead, and what it holds is another's.
+            None when this worker has no row any more: it was given up for dead, and what it holds is another's.
         """
         counts = None if counters is None else msgspec.json.encode(counters).decode()
-        beat_no, others = self._run("beat", worker_id, draining, list(job_types), counts)[0]
-        return None if beat_no is None else _decode_others(str(others))
+        beat_no, others, requests = self._run("beat", worker_id, draining, list(job_types), counts)[0]
+        if beat_no is None:
+            return None
+        return Beat(_decode_others(str(others)), [] if requests is None else _decode_requests(str(requests)))
 
     def rescue(self, dead: str, beat_no: int, lease: float) -> list[tuple[str, str]] | None:
         """Take back what a dead worker holds.

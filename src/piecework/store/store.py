@@ -19,7 +19,7 @@ from piecework.store.connection import LIMIT_ERRORS, AsyncConnection, complete_d
 from piecework.store.connections import Connections
 from piecework.store.statements import Statements
 
-CancelAnswer: TypeAlias = Literal["cancelled", "running", "finished", "unknown"]
+CancelAnswer: TypeAlias = Literal["cancelled", "requested", "finished", "unknown"]
 RetryAnswer: TypeAlias = Literal["retried", "live", "unknown"]
 
 T = TypeVar("T")
@@ -145,17 +145,18 @@ class Store:
         return [found.get(id) for id in ids]
 
     async def cancel(self, ids: Sequence[JobId]) -> list[CancelAnswer]:
-        """Cancel the jobs of these ids that no worker holds; each id is answered."""
-        done = {UUID(str(row[0])) for row in await self.rows("cancel_jobs", list(ids))}
+        """End the jobs of these ids that no worker holds, and request it of the others' workers; each id is answered.
+
+        What was `requested` ends `cancelled`, unless it completes all the same.
+        """
+        done = {UUID(str(id)): str(answer) for id, answer in await self.rows("cancel_jobs", list(ids))}
         rest = await self.load([id for id in ids if id not in done])
-        status = {snapshot.id: snapshot for snapshot in rest if snapshot is not None}
+        ended = {snapshot.id for snapshot in rest if snapshot is not None}
 
         def answer(id: JobId) -> CancelAnswer:
             if id in done:
-                return "cancelled"
-            if id not in status:
-                return "unknown"
-            return "finished" if status[id].finished else "running"
+                return "requested" if done[id] == "requested" else "cancelled"
+            return "finished" if id in ended else "unknown"
 
         return [answer(id) for id in ids]
 

@@ -20,11 +20,12 @@ class CurrentJob(Generic[C]):
     It may be read from any thread.
     """
 
-    __slots__ = ("_claimed", "_config", "_id", "_shutdown")
+    __slots__ = ("_cancel", "_claimed", "_config", "_id", "_shutdown")
 
     def __init__(self, claimed: ClaimedJob, shutdown: threading.Event) -> None:
         self._claimed = claimed
         self._shutdown = shutdown
+        self._cancel = False
         self._id: JobId | None = None
         self._config: object = None
 
@@ -65,6 +66,14 @@ class CurrentJob(Generic[C]):
         """Whether the worker wants to stop: end soon, best by `return Reschedule.now()`."""
         return self._shutdown.is_set()
 
+    @property
+    def cancel_requested(self) -> bool:
+        """Whether this run is to end now: the job was cancelled, or the run is over its timeout.
+
+        A `def` function has to look at it, since a thread cannot be stopped. An `async def` one is cancelled besides.
+        """
+        return self._cancel
+
     def __repr__(self) -> str:
         return f"<CurrentJob {self.job_type} {self._claimed.id} attempt {self.attempt}>"
 
@@ -77,3 +86,8 @@ def claimed_of(job: CurrentJob) -> ClaimedJob:
 def give_config(job: CurrentJob, config: object) -> None:
     """Set what `job.config` answers, once it is decoded."""
     job._config = config  # pyright: ignore[reportPrivateUsage]
+
+
+def request_cancel(job: CurrentJob) -> None:
+    """Have `job.cancel_requested` answer True from now on, in any thread."""
+    job._cancel = True  # pyright: ignore[reportPrivateUsage]

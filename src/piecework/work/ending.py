@@ -14,7 +14,6 @@ from piecework.base.errors import (
     JobErrored,
     JobNotFinished,
     JobNotFound,
-    NotBuiltYet,
     UndecodableResult,
 )
 from piecework.base.ids import JobId
@@ -80,13 +79,11 @@ def outcome_of(snapshot: JobSnapshot, read: Read[T]) -> JobOutcome[T]:
 
 
 def cancelled(ids: Sequence[JobId], answers: Sequence[str]) -> list[bool]:
-    """Return for each of the jobs whether the cancel took effect; raise `JobNotFound` or `NotBuiltYet` instead."""
+    """Return for each of the jobs whether it was cancelled, or that was requested; raise `JobNotFound` instead."""
     for id, answer in zip(ids, answers, strict=True):
         if answer == "unknown":
             raise not_found(id)
-        if answer == "running":
-            raise NotBuiltYet(f"job {id} is running, and cancelling a running job is not built yet: let it end")
-    return [answer == "cancelled" for answer in answers]
+    return [answer in ("cancelled", "requested") for answer in answers]
 
 
 def not_found(id: JobId) -> JobNotFound:

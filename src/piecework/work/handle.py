@@ -74,14 +74,19 @@ class JobHandle(Generic[R]):
         return self._found(self._service.run_sync(lambda store: store.load([self.id]), "load"))
 
     async def cancel(self) -> bool:
-        """End the job as `cancelled`, unless it ended already.
+        """End the job as `cancelled`, unless it ended already. Does not wait for the end of a job that runs.
+
+        A job that does not run ends here. Of one that runs it is requested, and its worker hears of it at once, or,
+        should that message be lost, with its next heartbeat (5 seconds). An `async def` function is cancelled where it
+        awaits. A `def` function cannot be stopped: `job.cancel_requested` tells it. Whatever the run ends with, and if
+        it is lost with its worker, the job is `cancelled` then and runs no more. Only what completes all the same is
+        `completed`: its work is done.
 
         Returns:
-            True if this call cancelled it; False if it had ended before.
+            True if it was cancelled or that was requested; False if the job had ended before.
 
         Raises:
             JobNotFound: there is no such job, or it ended so long ago that it is no longer kept.
-            NotBuiltYet: it is running: this version cancels only jobs that are not.
         """
         return cancelled([self.id], await self._service.run(lambda store: store.cancel([self.id])))[0]
 
@@ -179,7 +184,7 @@ class JobHandles(Sequence[JobHandle[R]]):
         """End all jobs as `cancelled` that have not ended; the answers are in order, as those of `JobHandle.cancel`.
 
         Raises:
-            JobNotFound, NotBuiltYet: as `JobHandle.cancel`, for the first of them; the others are cancelled even so.
+            JobNotFound: one of them does not exist; the others are cancelled even so.
         """
         ids = self._ids()
         return cancelled(ids, await self._service.run(lambda store: store.cancel(ids)))

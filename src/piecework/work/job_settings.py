@@ -11,7 +11,7 @@ from piecework.base.errors import InvalidOptions, NotBuiltYet, RegistrationError
 from piecework.model.retry import RetrySettings
 from piecework.work.placement import Placement, checked_name, checked_priority, checked_tags, refuse_unknown
 
-_NOT_BUILT = ("timeout", "key", "concurrency_key")
+_NOT_BUILT = ("key", "concurrency_key")
 
 
 class JobSettings(TypedDict, total=False):
@@ -32,7 +32,12 @@ class JobSettings(TypedDict, total=False):
     tags: Sequence[str]
     """Words to find its jobs by, at most 50 of at most 100 characters."""
     timeout: timedelta
-    """Not built yet."""
+    """How long one run may take, from its start. What goes on is stopped: a failed attempt, with a `TimeoutError`.
+
+    An `async def` function is cancelled where it awaits. A `def` function cannot be stopped, `job.cancel_requested`
+    tells it: its attempt ends when the function does, has failed even if that returned a value, and until then takes a
+    place among the jobs that run. Without this setting a run may take as long as it likes.
+    """
     key: str
     """Not built yet."""
     concurrency_key: str
@@ -47,6 +52,7 @@ class CheckedSettings:
     retry: RetrySettings
     fail_on: tuple[type[Exception], ...]
     max_concurrent_per_process: int | None
+    timeout: timedelta | None
     aliases: tuple[str, ...]
 
 
@@ -74,6 +80,7 @@ def check_settings(settings: JobSettings, function: str) -> CheckedSettings:
             retry=_checked_retry(settings.get("retry", RetrySettings()), where),
             fail_on=_checked_fail_on(settings.get("fail_on", ()), where),
             max_concurrent_per_process=_checked_limit(settings.get("max_concurrent_per_process"), where),
+            timeout=_checked_timeout(settings.get("timeout"), where),
             aliases=_checked_aliases(settings.get("aliases", ()), where),
         )
     except InvalidOptions as error:
@@ -102,6 +109,17 @@ def _checked_limit(value: object, where: str) -> int | None:
         return None
     if type(value) is not int or value < 1:
         raise RegistrationError(f"{where}: max_concurrent_per_process= takes an int of 1 or more, not {value!r}")
+    return value
+
+
+def _checked_timeout(value: object, where: str) -> timedelta | None:
+    if value is None:
+        return None
+    if not isinstance(value, timedelta):
+        raise RegistrationError(f"{where}: timeout= takes a timedelta, not {value!r}: write "
+                                "timeout=timedelta(minutes=10)")
+    if value <= timedelta(0):
+        raise RegistrationError(f"{where}: timeout={value!r} leaves no time to run: give it more, or leave it out")
     return value
 
 

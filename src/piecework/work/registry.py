@@ -30,7 +30,7 @@ class RegisteredJob:
 
     __slots__ = (
         "_localns", "_signature", "_warned", "aliases", "fail_on", "fn", "function", "is_async", "job_type",
-        "max_concurrent_per_process", "place", "placement", "retry",
+        "max_concurrent_per_process", "place", "placement", "retry", "timeout",
     )  # fmt: skip
 
     def __init__(
@@ -51,6 +51,7 @@ class RegisteredJob:
         self.retry = settings.retry
         self.fail_on = settings.fail_on
         self.max_concurrent_per_process = settings.max_concurrent_per_process
+        self.timeout = settings.timeout
         self._localns = localns
         self._warned: set[str] = set()
         self._signature: Signature | None = None

@@ -1,31 +1,84 @@
--- Cancel jobs that no worker holds. A running job's row is written by settle and rescue alone, so it is left.
+-- Cancel jobs. One that no worker holds ends here. A running job's row is written by settle and rescue alone, so of that it
+-- is requested: a hint goes to its worker, whose beats would find the request as well, and whatever gives the job back
+-- before that (a retry, a reschedule, a release, a rescue) calls this again, when nobody holds it.
 -- params:  $1 ids uuid[]
--- returns: uuid, of each that was cancelled
-CREATE OR REPLACE FUNCTION /*schema.*/cancel_1(p_ids uuid[]) RETURNS SETOF uuid
+-- returns: id uuid, answer text 'cancelled' | 'requested', of each that has not ended
+CREATE OR REPLACE FUNCTION /*schema.*/cancel_1(p_ids uuid[]) RETURNS TABLE (id uuid, answer text)
 LANGUAGE plpgsql
 SET search_path = /*schema*/, pg_temp
 SET enable_seqscan = off
 SET enable_bitmapscan = off
 SET plan_cache_mode = force_generic_plan
+SET lock_timeout = '1s'
 AS $$
+#variable_conflict use_column
+DECLARE
+    v_locked uuid[];
+    v_waited uuid;
+    v_id uuid;
 BEGIN
+    -- All that follows is decided under the locks of the rows: a settle that gives a job back and a request for it see
+    -- each other, in whatever order they come.
+    v_locked := ARRAY(
+        SELECT found.id FROM (SELECT DISTINCT u.id FROM unnest(p_ids) AS u (id) ORDER BY u.id) AS wanted
+        CROSS JOIN LATERAL (SELECT j.id FROM jobs j WHERE j.id = wanted.id FOR UPDATE SKIP LOCKED) AS found);
+    -- A claim or a settle holds a row for milliseconds. A transaction that holds one for longer is waited for once, and
+    -- then not: of such jobs it is requested as they stand, and the next beat of whoever runs them sees to it.
+    FOR v_id IN
+        SELECT found.id
+        FROM (SELECT DISTINCT u.id FROM unnest(p_ids) AS u (id) WHERE u.id <> ALL (v_locked) ORDER BY u.id) AS wanted
+        CROSS JOIN LATERAL (SELECT j.id FROM jobs j WHERE j.id = wanted.id) AS found
+    LOOP
+        BEGIN
+            SELECT j.id INTO v_waited FROM jobs j WHERE j.id = v_id FOR UPDATE;
+            IF FOUND THEN
+                v_locked := array_append(v_locked, v_waited);
+            END IF;
+        EXCEPTION WHEN lock_not_available THEN
+            EXIT;
+        END;
+    END LOOP;
+
     RETURN QUERY
     WITH held AS MATERIALIZED (
         SELECT found.*
-        FROM (SELECT DISTINCT u.id FROM unnest(p_ids) AS u (id) ORDER BY u.id) AS wanted
+        FROM (SELECT u.id FROM unnest(v_locked) AS u (id) ORDER BY u.id) AS wanted
         CROSS JOIN LATERAL (
-            SELECT j.ctid AS tid, j.* FROM jobs j WHERE j.id = wanted.id AND j.worker_id IS NULL
-            FOR UPDATE SKIP LOCKED) AS found),
+            SELECT j.ctid AS tid, j.* FROM jobs j WHERE j.id = wanted.id AND j.worker_id IS NULL) AS found),
     gone AS (
-        DELETE FROM jobs WHERE ctid = ANY (ARRAY(SELECT h.tid FROM held h)) RETURNING id)
-    INSERT INTO finished_jobs (
-        id, run_at, created_at, finished_at, claim_no, attempt, failures, crashes, priority, status, queue, job_type,
-        config, concurrency_key, key, timeout, tags, metadata, trace_context)
-    -- A row that changed after the snapshot is locked and not deleted, so it is not cancelled.
-    SELECT h.id, h.run_at, h.created_at, clock_timestamp(), h.claim_no, h.attempt, h.failures, h.crashes, h.priority,
-           'cancelled', h.queue, h.job_type, h.config, h.concurrency_key, h.key, h.timeout, h.tags, h.metadata,
-           h.trace_context
-    FROM held h JOIN gone g ON g.id = h.id
-    RETURNING id;
+        DELETE FROM jobs WHERE ctid = ANY (ARRAY(SELECT h.tid FROM held h))),
+    finished AS (
+        INSERT INTO finished_jobs (
+            id, run_at, created_at, finished_at, claim_no, attempt, failures, crashes, priority, status, queue, job_type,
+            config, concurrency_key, key, timeout, tags, metadata, trace_context)
+        SELECT h.id, h.run_at, h.created_at, clock_timestamp(), h.claim_no, h.attempt, h.failures, h.crashes, h.priority,
+               'cancelled', h.queue, h.job_type, h.config, h.concurrency_key, h.key, h.timeout, h.tags, h.metadata,
+               h.trace_context
+        FROM held h)
+    SELECT h.id, 'cancelled' FROM held h;
+
+    IF EXISTS (SELECT FROM cancel_requests) THEN
+        DELETE FROM cancel_requests c
+        WHERE c.job_id = ANY (p_ids) AND (SELECT true FROM jobs j WHERE j.id = c.job_id) IS NULL;
+    END IF;
+
+    RETURN QUERY
+    WITH asked AS (
+        INSERT INTO cancel_requests AS c (job_id, claim_no)
+        SELECT found.id, found.claim_no
+        FROM (SELECT DISTINCT u.id FROM unnest(p_ids) AS u (id) ORDER BY u.id) AS wanted
+        CROSS JOIN LATERAL (SELECT j.id, j.claim_no FROM jobs j WHERE j.id = wanted.id) AS found
+        ON CONFLICT (job_id) DO UPDATE SET claim_no = excluded.claim_no
+        RETURNING c.job_id),
+    -- A payload has at most 8000 bytes.
+    told AS MATERIALIZED (
+        SELECT pg_notify(/*channel*/, jsonb_build_object(
+                   'worker', run.worker_id, 'cancel', jsonb_agg(jsonb_build_array(run.id, run.claim_no)))::text)
+        FROM (SELECT j.id, j.claim_no, j.worker_id,
+                     row_number() OVER (PARTITION BY j.worker_id ORDER BY j.id) / 100 AS part
+              FROM asked a CROSS JOIN LATERAL (
+                  SELECT j.* FROM jobs j WHERE j.id = a.job_id AND j.worker_id IS NOT NULL) AS j) AS run
+        GROUP BY run.worker_id, run.part)
+    SELECT a.job_id, 'requested' FROM asked a WHERE (SELECT count(*) FROM told) >= 0;
 END
 $$;

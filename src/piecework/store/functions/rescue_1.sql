@@ -39,6 +39,11 @@ BEGIN
         v_rescued := array_append(v_rescued, jsonb_build_array(v_job.id, v_job.job_type));
         PERFORM pg_notify(/*channel*/, jsonb_build_array(v_job.queue, v_job.job_type, v_job.priority)::text);
     END LOOP;
+    IF EXISTS (SELECT FROM cancel_requests) THEN
+        PERFORM FROM cancel_1(ARRAY(
+            SELECT c.job_id FROM cancel_requests c
+            WHERE c.job_id = ANY (ARRAY(SELECT (r->>0)::uuid FROM unnest(v_rescued) AS r)) ORDER BY c.job_id));
+    END IF;
     DELETE FROM idle_workers i WHERE i.worker_id = p_dead;
     DELETE FROM workers w WHERE w.id = p_dead AND NOT EXISTS (SELECT FROM jobs j WHERE j.worker_id = p_dead);
     IF NOT FOUND THEN

@@ -14,6 +14,8 @@ BEGIN
         DELETE FROM finished_jobs f
         WHERE f.id = ANY (p_ids) AND f.finished_at >= p_since AND f.config IS NOT NULL
         RETURNING f.*),
+    forgotten AS (
+        DELETE FROM cancel_requests c USING back b WHERE c.job_id = b.id),
     again AS (
         INSERT INTO jobs (
             id, run_at, created_at, claim_no, priority, queue, job_type, config, concurrency_key, key, timeout, tags,

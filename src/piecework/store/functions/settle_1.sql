@@ -23,6 +23,14 @@ DECLARE
     v_held record;
     v_idle boolean;
 BEGIN
+    -- A job that is to be cancelled ends so, unless it completed.
+    IF 'fail' = ANY (p_moves) AND EXISTS (SELECT FROM cancel_requests) THEN
+        p_moves := ARRAY(
+            SELECT CASE WHEN u.move = 'fail' AND (SELECT true FROM cancel_requests c WHERE c.job_id = u.id)
+                        THEN 'cancel' ELSE u.move END
+            FROM unnest(p_ids, p_moves) WITH ORDINALITY AS u (id, move, position) ORDER BY u.position);
+    END IF;
+
     -- Jobs that end. The lock step takes rows in the order of their ids and skips what an open transaction of a user
     -- holds. Each id is looked up in a subquery of its own, and the fence is no index condition: so no plan, whatever
     -- the statistics say, walks the worker's rows or the table for each id. A job that is named twice ends once.
@@ -52,13 +60,13 @@ BEGIN
                    CASE h.move WHEN 'complete' THEN h.failures ELSE coalesce(h.last_failures, h.failures) END,
                    h.crashes, h.priority,
                    CASE h.move WHEN 'complete' THEN 'completed' WHEN 'fail' THEN 'errored' ELSE 'cancelled' END,
-                   h.queue, h.job_type, h.config, h.result, h.error, h.concurrency_key, h.key, h.timeout, h.tags,
+                   h.queue, h.job_type, h.config, h.result, CASE h.move WHEN 'fail' THEN h.error END, h.concurrency_key, h.key, h.timeout, h.tags,
                    h.metadata, h.trace_context
             FROM held h),
         attempted AS (
             INSERT INTO attempts (job_id, claim_no, worker_id, attempt, move, started_at, ended_at, error)
-            SELECT h.id, h.claim_no, p_worker, coalesce(h.last_attempt, h.attempt), 'fail', h.started_at, v_now, h.error
-            FROM held h WHERE h.move = 'fail')
+            SELECT h.id, h.claim_no, p_worker, coalesce(h.last_attempt, h.attempt), h.move, h.started_at, v_now, h.error
+            FROM held h WHERE h.move <> 'complete')
         SELECT array_agg(h.position::integer), (SELECT count(*) FROM gone) INTO v_landed, v_gone FROM held h;
 
         -- A claimed row is written by its settle and by rescue alone, so what was read is what was locked and deleted.
@@ -100,6 +108,14 @@ BEGIN
                                   jsonb_build_array(v_held.queue, v_held.job_type, v_held.priority)::text);
             END IF;
         END LOOP;
+    END IF;
+
+    -- Whoever requests a cancellation holds the row of the job: what was requested before the rows were locked is seen by
+    -- this statement, and what comes later finds them as they are now.
+    IF v_landed IS NOT NULL AND EXISTS (SELECT FROM cancel_requests) THEN
+        PERFORM FROM cancel_1(ARRAY(
+            SELECT c.job_id FROM cancel_requests c
+            WHERE c.job_id = ANY (ARRAY(SELECT p_ids[n] FROM unnest(v_landed) AS n)) ORDER BY c.job_id));
     END IF;
 
     IF cardinality(v_landed) = cardinality(p_ids) THEN

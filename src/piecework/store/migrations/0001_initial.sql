@@ -95,7 +95,7 @@ CREATE TABLE /*schema.*/attempts (
     claim_no   integer     NOT NULL,
     worker_id  uuid        NOT NULL,
     attempt    integer     NOT NULL,
-    move       text        NOT NULL CHECK (move IN ('retry', 'reschedule', 'fail', 'release', 'rescue')),
+    move       text        NOT NULL CHECK (move IN ('retry', 'reschedule', 'fail', 'cancel', 'release', 'rescue')),
     started_at timestamptz,
     ended_at   timestamptz NOT NULL,
     error      jsonb,
@@ -117,11 +117,15 @@ CREATE TABLE /*schema.*/execution_states (
     CHECK (job_id IS NOT NULL OR (job_type IS NOT NULL AND key IS NOT NULL))
 ) WITH (fillfactor = 50);
 
+-- of jobs that run: gone when the job has ended, mostly empty.
 CREATE TABLE /*schema.*/cancel_requests (
     job_id       uuid        PRIMARY KEY,
     claim_no     integer     NOT NULL,
-    requested_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    reason       text
+    requested_at timestamptz NOT NULL DEFAULT clock_timestamp()
+) WITH (
+    autovacuum_vacuum_scale_factor = 0.02,
+    autovacuum_vacuum_threshold = 1000,
+    autovacuum_vacuum_cost_delay = 0
 );
 
 CREATE TABLE /*schema.*/progress (
