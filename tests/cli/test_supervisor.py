@@ -67,3 +67,12 @@ def test_a_wrong_target_is_told_once_and_ends_all(piecework: CommandLine) -> Non
     code, said = piecework.run("worker", "app:nothing", "--processes", "3")
     assert code == 2
     assert said.count("the module 'app' has no 'nothing'") == 1
+
+
+def test_sigusr1_reaches_all_processes_and_stops_none(piecework: CommandLine) -> None:
+    supervisor, before = two_processes(piecework)
+    supervisor.signal(signal.SIGUSR1)
+    supervisor.says("claims in hand: 0", times=2)
+    assert pids(piecework) == before
+    supervisor.signal(signal.SIGTERM)
+    assert supervisor.ends() == 0

@@ -20,8 +20,8 @@ _USAGE = 2
 def run(command: Sequence[str], count: int) -> int:
     """Keep `count` processes of `command` running until SIGTERM or SIGINT, and return the exit code. Blocking.
 
-    The first signal lets all of them drain, the next one does not wait. Processes drain too when this one dies. Exit
-    code 0 if all drained, 2 if they were called wrongly, else 1.
+    The first signal lets all of them drain, the next one does not wait. Processes drain too when this one dies. SIGUSR1
+    is passed on. Exit code 0 if all drained, 2 if they were called wrongly, else 1.
     """
     return asyncio.run(_Supervisor(command, count).run())
 
@@ -31,6 +31,7 @@ class _Supervisor:
         self._command = command
         self._count = count
         self._children: set[Child] = set()
+        self._started: set[Child] = set()
         self._stopping = asyncio.Event()
         self._first_is_up = asyncio.Event()
         self._code = 0
@@ -39,6 +40,7 @@ class _Supervisor:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._stop)
         loop.add_signal_handler(signal.SIGINT, self._stop)
+        loop.add_signal_handler(signal.SIGUSR1, self._have_dumped)
         log.info("%d worker processes are started", self._count)
         async with asyncio.TaskGroup() as slots:
             for number in range(self._count):
@@ -51,6 +53,10 @@ class _Supervisor:
         for child in self._children:
             # Also for SIGINT: a process that has no handler yet then ends without a traceback.
             child.signal(signal.SIGTERM)
+
+    def _have_dumped(self) -> None:
+        for child in self._started:  # the signal would end one that has no handler yet
+            child.signal(signal.SIGUSR1)
 
     async def _keep(self, *, first: bool) -> None:
         """Keep one process running."""
@@ -83,9 +89,11 @@ class _Supervisor:
                 child.signal(signal.SIGTERM)
             if await child.started():
                 self._first_is_up.set()
+                self._started.add(child)
             return child.pid, await child.wait()
         finally:
             self._children.discard(child)
+            self._started.discard(child)
             self._first_is_up.set()
 
     async def _rest(self, seconds: float) -> None:

@@ -12,6 +12,7 @@ from types import TracebackType
 from piecework.base.errors import DatabaseError
 from piecework.engine.claimer import Claimer
 from piecework.engine.completer import Completer
+from piecework.engine.dump import describe, printed_on_signal
 from piecework.engine.executor import Executor
 from piecework.engine.heartbeat import Heartbeat
 from piecework.engine.listener import Listener
@@ -30,6 +31,7 @@ _SETTLE_GRACE = 10.0
 _CANCEL_GRACE = 1.0
 _RESTART_PAUSE = 1.0
 _BEAT_DEADLINE = 0.8
+_LINKS = ("claims", "settles", "hints")
 _EXIT_CUT_OFF = 75  # sysexits.h: a temporary failure
 
 
@@ -122,7 +124,7 @@ class Worker:
             raise
 
     async def run_until_signalled(self) -> None:
-        """Work until SIGTERM or SIGINT, then drain. A second signal does not wait for what runs.
+        """Work until SIGTERM or SIGINT, then drain. A second signal does not wait for what runs. SIGUSR1 prints a dump.
 
         Should a job even then ignore that it was cancelled, the process ends here, with the exit code 1.
         """
@@ -137,14 +139,21 @@ class Worker:
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, signalled)
         try:
-            async with self:
-                await stop.wait()
+            with printed_on_signal(self.dump):
+                async with self:
+                    await stop.wait()
         finally:
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._loop.remove_signal_handler(number)
         if any(not held.in_thread for held in self._executor.running):
             logging.shutdown()
             os._exit(1)  # a loop waits for its tasks; for threads of ours nobody does
+
+    def dump(self) -> str:
+        """Say what the worker does: lease, claims in hand, connections, tasks and threads. Any thread may ask."""
+        used = {name: link.condition for name, link in zip(_LINKS, self._links, strict=True)}
+        used["heartbeat"] = self._heartbeat.connection
+        return describe(self._loop, self._executor, self._heartbeat, self._settings.liveness, used)
 
     def hurry(self) -> None:
         """Do not wait for running jobs any longer: cancel them and hand them back."""

@@ -81,6 +81,16 @@ def sever(conn: AsyncConnection | Connection) -> None:
         pass  # it is closed already
 
 
+def condition(conn: AsyncConnection | Connection | None) -> str:
+    """Say what a connection does, without asking it anything: any thread may."""
+    if conn is None or conn.closed:
+        return "not connected"
+    try:
+        return f"back end {conn.info.backend_pid}, {conn.info.transaction_status.name.lower()}"
+    except psycopg.Error as error:  # it was closed meanwhile
+        return str(error)
+
+
 async def connect(dsn: str, session: bytes) -> AsyncConnection:
     """Open an asynchronous connection in autocommit mode and run `session`, the statement that pins its defaults.
 

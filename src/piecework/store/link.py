@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 from piecework.base.errors import DatabaseError, DatabaseUnreachable
-from piecework.store.connection import AsyncConnection, ReadOnlyServer, connect, describe, sever, translated
+from piecework.store.connection import AsyncConnection, ReadOnlyServer, condition, connect, describe, sever, translated
 from piecework.store.statements import Statements
 
 log = logging.getLogger("piecework.worker")
@@ -141,6 +141,11 @@ class Link:
     def distrusted(self) -> bool:
         """Whether the connection is to be made anew."""
         return self._epoch != self.health.epoch
+
+    @property
+    def condition(self) -> str:
+        """The state of the connection."""
+        return condition(self._conn)
 
     def works(self) -> None:
         """Note that a statement was answered: pauses are short again."""

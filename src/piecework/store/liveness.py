@@ -12,7 +12,7 @@ import msgspec
 import psycopg
 
 from piecework.base.errors import DatabaseUnreachable
-from piecework.store.connection import Connection, connect_sync, sever, translated
+from piecework.store.connection import Connection, condition, connect_sync, sever, translated
 from piecework.store.statements import Statements
 
 _DAYS_AHEAD = 7
@@ -134,6 +134,11 @@ class Pulse:
             return bool(self._run("leave", worker_id)[0][0])
         except DatabaseUnreachable:  # the connection may have broken in an outage that is over
             return bool(self._run("leave", worker_id)[0][0])
+
+    @property
+    def condition(self) -> str:
+        """The state of the connection."""
+        return condition(self._conn)
 
     def close(self) -> None:
         """Close the connection."""
