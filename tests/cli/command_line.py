@@ -22,6 +22,7 @@ DEADLINE = 30.0
 
 APP = '''
 import asyncio, time
+from datetime import timedelta
 from pathlib import Path
 from piecework import CurrentJob, Jobs, RetrySettings
 
@@ -45,6 +46,12 @@ async def wait_for(started: str, gate: str) -> str:
     Path(started).touch()
     await opened(gate)
     return "the gate opened"
+
+@jobs.job(timeout=timedelta(milliseconds=10))
+def overrun(started: str, gate: str) -> None:
+    Path(started).touch()
+    while not Path(gate).exists():
+        time.sleep(0.01)
 
 @jobs.job
 def block(started: str) -> None:

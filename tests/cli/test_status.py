@@ -65,6 +65,17 @@ def test_status_says_what_each_worker_runs_and_for_how_long(piecework: CommandLi
     assert max(len(line) for line in said[said.index("Stuck") :].splitlines()) <= 80
 
 
+def test_a_thread_that_goes_on_after_its_timeout_is_named(piecework: CommandLine) -> None:
+    job = piecework.spawn("overrun", started=piecework.path("started"), gate=piecework.path("gate"))
+    piecework.worker()
+    piecework.until_started()
+    sql(piecework, "UPDATE piecework.jobs SET claimed_at = claimed_at - interval '6 seconds'")
+    status = reads(piecework)
+    assert status["running"][0]["timeout_seconds"] == 0.01
+    assert [(each["kind"], each["subject"]) for each in status["stuck"]] == [("overdue", job)]
+    (piecework.folder / "gate").touch()
+
+
 def test_a_job_type_that_no_worker_knows_and_a_queue_without_a_worker_are_named(piecework: CommandLine) -> None:
     piecework.spawn("nobody_runs_it")
     piecework.spawn("add", queue="elsewhere", a=1, b=2)

@@ -36,7 +36,7 @@ def command(
       totals    {pending, running, completed, errored, cancelled}
       jobs      [{queue, job_type, counts: as totals, oldest_due}]
       queues    [{queue, pending, running, oldest_due}]
-      attempts  {retry, reschedule, fail, release, rescue}, those there were
+      attempts  {retry, reschedule, fail, cancel, release, rescue}, if any
       rescues   {last_hour, last_day}
       lost_settles  by the workers listed; such a settle changed nothing
       workers   [{id, host, pid, queues, job_types, version, state: working |

@@ -53,7 +53,7 @@ def _running(running: Iterable[RunningJob], long: timedelta) -> Iterable[Stuck]:
             text = f"job {job.id} ({job.job_type}) is held by the worker {job.worker_id}, which has no row any more"
             yield Stuck(kind="ownerless", subject=str(job.id), text=text)
         elif job.timeout is not None and job.lasts > job.timeout + _GRACE:
-            text = f"{what} {where}, its timeout is {span(job.timeout)}: it takes no notice"
+            text = f"{what} {where}, its timeout is {span(job.timeout)}: it cannot be stopped"
             yield Stuck(kind="overdue", subject=str(job.id), text=text)
         elif job.timeout is None and job.lasts > long:
             yield Stuck(kind="long", subject=str(job.id), text=f"{what} {where}, and has no timeout")

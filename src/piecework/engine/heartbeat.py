@@ -17,6 +17,7 @@ from piecework.base.ids import new_id
 from piecework.model.observation import Observer
 from piecework.model.settings import WorkerSettings
 from piecework.store.liveness import Counters, Pulse, WorkerRow
+from piecework.work.registry import Registry
 
 log = logging.getLogger("piecework.worker")
 _JITTER = 0.1
@@ -27,7 +28,7 @@ class Heartbeat:
     """Registers the worker, beats, observes the others, and rescues what the dead held.
 
     Args:
-        job_types: asked before each beat: what the worker runs.
+        registry: asked before each beat: what the worker runs.
         reborn: called in the heartbeat's thread with the new id, after the worker had been given up for dead and was
             registered anew: what it held under the old id is another's.
         rescued: called in the heartbeat's thread when jobs were taken back.
@@ -39,7 +40,7 @@ class Heartbeat:
         self,
         pulse: Pulse,
         settings: WorkerSettings,
-        job_types: Callable[[], Sequence[str]],
+        registry: Registry,
         reborn: Callable[[str], None],
         rescued: Callable[[], None],
         renewed: Callable[[], None],
@@ -52,7 +53,7 @@ class Heartbeat:
         self.counters = Counters()
         self._pulse = pulse
         self._settings = settings
-        self._job_types = job_types
+        self._registry = registry
         self._reborn = reborn
         self._rescued = rescued
         self._renewed = renewed
@@ -102,12 +103,14 @@ class Heartbeat:
 
     def _register(self) -> None:
         liveness = self._settings.liveness
+        jobs = {name: self._registry.get(name) for name in self._registry.job_types}
+        timeouts = {name: job.timeout for name, job in jobs.items() if job is not None and job.timeout is not None}
         sent = time.monotonic()
         self._pulse.register(
             WorkerRow(
                 id=self.worker_id, pid=os.getpid(), host=socket.gethostname(), lease=liveness.lease,
-                stop=liveness.stop, exit=liveness.exit, queues=self._settings.queues, job_types=self._job_types(),
-                version=version("piecework"),
+                stop=liveness.stop, exit=liveness.exit, queues=self._settings.queues,
+                job_types=self._registry.job_types, version=version("piecework"), timeouts=timeouts,
             )
         )  # fmt: skip
         self.sent = sent
@@ -132,7 +135,7 @@ class Heartbeat:
     def _beat(self) -> None:
         sent = time.monotonic()
         beat = self._pulse.beat(
-            self.worker_id, draining=self.draining, job_types=self._job_types(), counters=self.counters
+            self.worker_id, draining=self.draining, job_types=self._registry.job_types, counters=self.counters
         )
         now = time.monotonic()
         if beat is None:

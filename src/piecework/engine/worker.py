@@ -68,7 +68,7 @@ class Worker:
         )  # fmt: skip
         self._heartbeat = Heartbeat(
             Pulse(store.dsn, store.statements, _BEAT_DEADLINE * settings.liveness.beat.total_seconds()), settings,
-            lambda: registry.job_types, self._in_loop(self._reborn),
+            registry, self._in_loop(self._reborn),
             self._in_loop(self._claimer.look_now), self._in_loop(self._lease_renewed),
             self._in_loop(self._executor.cancel),
         )  # fmt: skip

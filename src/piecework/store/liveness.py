@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import NamedTuple
 
@@ -34,6 +34,8 @@ class WorkerRow:
     queues: Sequence[str]
     job_types: Sequence[str]
     version: str
+    timeouts: Mapping[str, timedelta] = field(default_factory=dict[str, timedelta])
+    """Of the job types that have one when the worker is entered: for whoever looks."""
 
 
 @dataclass(slots=True)
@@ -53,6 +55,13 @@ class Beat(NamedTuple):
     """Id, beat number and lease (seconds) of every other worker."""
     requests: list[tuple[str, int]]
     """Id and claim number of the jobs in this worker's hands that are to be cancelled."""
+
+
+def _settings(row: WorkerRow) -> str | None:
+    if not row.timeouts:
+        return None
+    seconds = {name: timeout.total_seconds() for name, timeout in row.timeouts.items()}
+    return msgspec.json.encode({"timeouts": seconds}).decode()
 
 
 class Pulse:
@@ -81,7 +90,7 @@ class Pulse:
             list(row.queues),
             list(row.job_types),
             row.version,
-            None,
+            _settings(row),
         )
 
     def beat(

@@ -15,7 +15,7 @@ from piecework.store.connection import connect, translated
 from piecework.store.liveness import Counters
 from piecework.store.store import Store
 
-AttemptEnd: TypeAlias = Literal["retry", "reschedule", "fail", "release", "rescue"]
+AttemptEnd: TypeAlias = Literal["retry", "reschedule", "fail", "cancel", "release", "rescue"]
 
 _decode_error = msgspec.json.Decoder(ErrorInfo).decode
 _decode_counters = msgspec.json.Decoder(Counters).decode
@@ -75,6 +75,7 @@ class RunningJob:
     lasts: timedelta
     """Since the claim, by the database's clock."""
     timeout: timedelta | None
+    """Its own, or the one that its job type has at its worker."""
 
 
 @dataclass(frozen=True, slots=True)
