@@ -19,6 +19,7 @@ from piecework.model.lanes import Lane
 from piecework.store import claiming
 from piecework.store.claiming import WorkerGone
 from piecework.store.link import Link
+from piecework.store.statements import Statements
 
 
 def give_up(dsn: str) -> UUID:
@@ -125,8 +126,7 @@ async def test_its_capacity_comes_back(jobs: Jobs, dsn: str) -> None:
 async def test_it_claims_again_whoever_of_claim_and_heartbeat_finds_out_first(
     jobs: Jobs, dsn: str, monkeypatch: pytest.MonkeyPatch, first: str
 ) -> None:
-    claim = claiming.claim
-    late = asyncio.Event()
+    claim, refused = claiming.claim, asyncio.Event()
 
     async def claim_late(
         link: Link, worker_id: str, allotment: Sequence[tuple[Lane, int]], most: int
@@ -134,10 +134,11 @@ async def test_it_claims_again_whoever_of_claim_and_heartbeat_finds_out_first(
         try:
             return await claim(link, worker_id, allotment, most)
         except WorkerGone:
+            refused.set()
             if first == "heartbeat":
+                worker._beat_now()
                 await until(lambda: value(dsn, "SELECT count(*) FROM piecework.workers") == 1)
                 await asyncio.sleep(0.01)  # for the heartbeat's thread to tell the loop
-                late.set()
             raise
 
     monkeypatch.setattr("piecework.store.claiming.claim", claim_late)
@@ -146,8 +147,10 @@ async def test_it_claims_again_whoever_of_claim_and_heartbeat_finds_out_first(
     async def hello() -> str:
         return "alive"
 
-    async with jobs.worker(settings(lease=1.5)):
+    async with jobs._make_worker(settings(lease=18.0)) as worker:
         await until(lambda: count(dsn, "idle_workers") == 1)
         give_up(dsn)
-        assert await (await hello.spawn()).result(timeout=SOON) == "alive"
-    assert late.is_set() == (first == "heartbeat")
+        handle = await hello.spawn()
+        query(dsn, "SELECT pg_notify(%s, %s)", Statements("piecework").channel, f'["default", "{hello.job_type}", 0]')
+        assert await handle.result(timeout=SOON) == "alive"
+    assert refused.is_set()

@@ -10,6 +10,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from piecework.base.errors import ConfigurationError, DatabaseError, DatabaseUnreachable, MigrationsNeeded
+from piecework.base.ids import new_id
 from piecework.model.lanes import Lane
 from piecework.store.connection import complete_dsn, describe
 from piecework.store.listening import hints
@@ -61,7 +62,7 @@ async def test_a_lock_that_is_not_granted_is_not_taken_for_a_lost_connection(sce
         assert not isinstance(caught.value, DatabaseUnreachable)
         connection = await hasty.link.connection()
         with pytest.raises(DatabaseError):
-            await hasty.link.value("lanes", ["default"], ["work"])
+            await hasty.link.value("owned_jobs", str(new_id()))
         assert await hasty.link.connection() is connection
 
 
@@ -85,16 +86,16 @@ async def test_a_link_that_broke_opens_another_connection_and_the_loss_is_logged
     caplog.set_level(logging.WARNING, "piecework.worker")
     other = scene.another_link()
     for link in (scene.link, other):
-        await link.value("lanes", ["default"], ["work"])
+        await link.value("owned_jobs", str(new_id()))
     scene.sql.execute(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() "
         "AND pid <> pg_backend_pid()"
     )
     for link in (scene.link, other):
         with pytest.raises(DatabaseUnreachable):
-            await link.value("lanes", ["default"], ["work"])
+            await link.value("owned_jobs", str(new_id()))
     for link in (scene.link, other):
-        assert await link.value("lanes", ["default"], ["work"]) is None
+        assert await link.value("owned_jobs", str(new_id())) is None
     [lost, back] = [record.getMessage() for record in caplog.records]
     assert lost.startswith("the database is lost")
     assert "is back" in back
@@ -103,13 +104,13 @@ async def test_a_link_that_broke_opens_another_connection_and_the_loss_is_logged
 
 async def test_hints_are_the_lanes_and_what_is_no_lane_is_passed_over(scene: Scene) -> None:
     listening = asyncio.Event()
-    heard = hints(scene.link, listening.set)
+    heard = hints(scene.link, listening.set, 10.0)
     first = asyncio.create_task(anext(heard))
     await listening.wait()
-    for payload in ("", "nonsense", '["a"]', '["a", "b", "c"]', '["ü", "work", -3]', '["default", "work", 0]'):
+    for payload in ("", "nonsense", '["a"]', '["a", "b", "c"]', '["ü", "work", -3]', '["default", "work", 0, ["id"]]'):
         scene.sql.execute("SELECT pg_notify(%s, %s)", [scene.statements.channel, payload])
-    assert await first == Lane("ü", "work", -3)
-    assert await anext(heard) == Lane("default", "work", 0)
+    assert await first == (Lane("ü", "work", -3), [])
+    assert await anext(heard) == (Lane("default", "work", 0), ["id"])
     scene.sql.execute(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%%' AND pid <> pg_backend_pid()"
     )

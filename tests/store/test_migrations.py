@@ -142,10 +142,10 @@ async def test_a_function_of_another_text_is_refused_or_installed_again(own_scen
         "CREATE OR REPLACE FUNCTION leave_1(p_worker uuid) RETURNS boolean LANGUAGE sql AS 'SELECT true'"
     )
     own_scene.sql.execute("UPDATE functions SET checksum = 'other' WHERE name = 'leave_1'")
-    own_scene.sql.execute("DELETE FROM functions WHERE name = 'lanes_1'; DROP FUNCTION lanes_1")
-    with pytest.raises(MigrationsNeeded, match="lanes_1, leave_1"):
+    own_scene.sql.execute("DELETE FROM functions WHERE name = 'look_1'; DROP FUNCTION look_1")
+    with pytest.raises(MigrationsNeeded, match="leave_1, look_1"):
         await opened(own_scene.dsn, migrate=False)
-    assert await opened(own_scene.dsn, migrate=True) == ["lanes_1", "leave_1"]
+    assert await opened(own_scene.dsn, migrate=True) == ["leave_1", "look_1"]
     assert functions(own_scene) == before
     assert await opened(own_scene.dsn, migrate=True) == []
 

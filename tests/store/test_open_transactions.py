@@ -12,7 +12,6 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from piecework.model.settlement import Settlement, completed, released
-from piecework.store import claiming
 from support.scene import NOW, Scene, new_job, uuids
 
 pytestmark = pytest.mark.postgres(18, 15)
@@ -79,7 +78,7 @@ async def test_an_open_transaction_delays_nobody(scene: Scene, leave_open: Calla
     async with hasty_on(scene) as hasty:
         [id] = await hasty.spawn(new_job(delay=0))
         await hasty.spawn(new_job(chosen=True, delay=3_600_000_000))
-        assert await claiming.lanes(hasty.link, ["default"], ["work"]) != {}
+        assert await hasty.look() != {}
         other = hasty.worker()
         claimed = await hasty.claim(other)
         assert {id, *waiting} >= {job.id for job in claimed}

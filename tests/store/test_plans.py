@@ -1,6 +1,7 @@
 """The hot statements do no more work than they are asked for, whatever the planner believes about the tables.
 
-What they touch is counted, by the server's own counters: index entries, and rows of sequential scans. The functions are
+What they touch is counted, by the server's own counters: index entries, and rows of sequential scans. Workers sleep
+meanwhile, so that what sends them hints is looked at as well. The functions are
 looked at as they are, as copies without the settings that pin their plans, and as copies with a condition or an order
 that an index has: each copy has to go wrong in some scenario, or the care, or the scenarios, are for nothing.
 """
@@ -37,7 +38,7 @@ WORKERS = {name: str(new_id()) for name in ("mine", "dead", "other", "gone")}
 
 @dataclass
 class Work:
-    """What one call did to the three tables of jobs."""
+    """What one call did to the three tables of jobs, and to that of the sleepers."""
 
     sequential_scans: int
     index_scans: int
@@ -95,7 +96,7 @@ class Tables:
                    coalesce(sum(pg_stat_get_xact_numscans(oid)) FILTER (WHERE relkind = 'i'), 0)::integer,
                    coalesce(sum(pg_stat_get_xact_tuples_returned(oid)), 0)::integer
             FROM pg_class WHERE relnamespace = 'piecework'::regnamespace AND relkind IN ('r', 'i')
-              AND relname ~ '^(jobs|finished_jobs|attempts)'
+              AND relname ~ '^(jobs|finished_jobs|attempts|idle_workers)'
             """
         ).fetchone()
         assert row is not None
@@ -147,7 +148,7 @@ CALLS = [
     Call("rescue", "rescue", lambda t: [WORKERS["dead"], 0, "18 s"]),
     Call("leave", "leave", lambda t: [WORKERS["gone"]]),
     Call("owned", "owned_jobs", lambda t: [WORKERS["dead"]]),
-    Call("lanes", "lanes", lambda t: [["default"], ["work"]]),
+    Call("look", "look", lambda t: [WORKERS["dead"], ["default"], ["work"]]),
     Call("load", "load_jobs", lambda t: [(t.mine[t.some] + t.ended[t.some])[::2], "-infinity"]),
     Call("cancel", "cancel_jobs", lambda t: [t.waiting[t.some]]),
     Call("retry by an operator", "retry_jobs", lambda t: [t.ended[t.some], "-infinity"]),
@@ -177,6 +178,8 @@ def tables(server: Server) -> Iterator[Tables]:
         for id in WORKERS.values():
             sql.execute("INSERT INTO workers (id, pid, host, lease, stop, exit, queues, job_types, version) "
                         "VALUES (%s, 1, 'h', '1 s', '1 s', '1 s', '{}', '{}', '0')", [id])  # fmt: skip
+            sleeps = "INSERT INTO idle_workers (worker_id, queues, job_types) VALUES (%s, '{default}', '{work}')"
+            sql.execute(sleeps, [id])
         with psycopg.connect(dsn, autocommit=True, cursor_factory=psycopg.RawCursor) as session:
             yield Tables(sql, session)
 

@@ -81,7 +81,7 @@ async def test_the_jobs_of_other_workers_and_waiting_jobs_are_left(scene: Scene)
 
 async def test_a_worker_with_nothing_in_its_hands_is_struck_off(scene: Scene) -> None:
     worker = scene.worker()
-    await scene.link.value("declare_idle", worker, ["default"], ["work"])
+    await scene.sleeper(worker)
     assert scene.pulse.rescue(worker, 0, LEASE) == []
     assert workers(scene) == []
     assert scene.value("SELECT count(*) FROM idle_workers") == 0
@@ -215,7 +215,7 @@ async def test_a_rescue_that_finds_no_leaf_of_the_history_makes_it(own_scene: Sc
 
 async def test_a_worker_that_leaves_is_struck_off(scene: Scene) -> None:
     worker = scene.worker()
-    await scene.link.value("declare_idle", worker, ["default"], ["work"])
+    await scene.sleeper(worker)
     assert scene.pulse.leave(worker)
     assert workers(scene) == []
     assert scene.value("SELECT count(*) FROM idle_workers") == 0

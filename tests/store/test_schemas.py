@@ -30,8 +30,8 @@ async def a_day_of_work(scene: Scene) -> None:
     first = new_job(run_at=(moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1), tags=["ü"])
     rest = [new_job(config=msgspec.Raw('{"s": "ü \U0001f600"}'.encode())) for _ in range(5)]
     await scene.spawn(first, *rest)
-    await scene.link.value("declare_idle", worker, ["default"], ["work"])
-    assert await claiming.lanes(scene.link, ["default"], ["work"]) != {}
+    await scene.sleeper(worker)
+    assert await scene.look() != {}
     jobs = await scene.claim(worker, 5)
     assert [job.id for job in jobs] == [first.id, *[job.id for job in rest[:4]]]
     assert datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=jobs[0].run_at) == moment
@@ -109,7 +109,7 @@ async def test_two_schemas_do_not_see_each_others_jobs(pair: tuple[Scene, Scene]
     before = other.dump()
     assert await one.store.load([UUID(id)]) == [None]
     assert await one.store.cancel([UUID(id)]) == ["unknown"]
-    assert await claiming.lanes(one.link, ["default"], ["work"]) == {}
+    assert await one.look() == {}
     assert await one.settle(worker, completed(job, NOW, None)) == ["landed"]
     assert other.pulse.rescue(worker, 0, 1.0) is None
     with pytest.raises(claiming.WorkerGone):
@@ -120,12 +120,11 @@ async def test_two_schemas_do_not_see_each_others_jobs(pair: tuple[Scene, Scene]
 
 async def test_two_schemas_do_not_hear_each_others_hints(pair: tuple[Scene, Scene]) -> None:
     one, other = pair
-    for scene in pair:
-        await scene.link.value("declare_idle", scene.worker(), ["default"], ["work"])
+    [sleeper, _] = [await scene.sleeper(queues=["default", "mine"]) for scene in pair]
     one.sql.execute(f"LISTEN {one.statements.channel}")
     await other.spawn_many(1)
     await one.spawn_many(1, queue="mine")
-    assert [n.payload for n in one.sql.notifies(timeout=5, stop_after=1)] == ['["mine", "work", 0]']
+    assert [n.payload for n in one.sql.notifies(timeout=5, stop_after=1)] == [f'["mine", "work", 0, ["{sleeper}"]]']
 
 
 async def test_two_schemas_do_not_wait_for_each_others_migrations_and_leaves(pair: tuple[Scene, Scene]) -> None:

@@ -195,15 +195,6 @@ async def test_each_job_of_a_batch_gets_its_own_end_whatever_the_order(scene: Sc
     assert scene.value("SELECT count(*) FROM jobs WHERE worker_id IS NOT NULL") == 0
 
 
-async def test_release_hints_at_its_lanes_once_each_and_the_other_moves_do_not(scene: Scene) -> None:
-    worker, jobs = await scene.running(20)
-    scene.sql.execute(f"LISTEN {scene.statements.channel}")
-    await scene.settle(worker, *[retry(job) for job in jobs[:10]], *[reschedule(job) for job in jobs[10:15]])
-    await scene.settle(worker, *[release(job) for job in jobs[15:]])
-    scene.sql.execute(f"NOTIFY {scene.statements.channel}, 'last'")
-    assert [n.payload for n in scene.sql.notifies(timeout=5, stop_after=2)] == ['["default", "work", 0]', "last"]
-
-
 # answers
 
 

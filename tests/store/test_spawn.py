@@ -218,25 +218,3 @@ async def test_a_chosen_id_of_another_job_is_refused_also_when_the_first_sending
             await store.spawn([new_job(id=id, chosen=True, config=msgspec.Raw(b'{"n": 2}'))])
         assert lost.hits == 1
     assert scene.job(id)["config"] == {"n": 1}
-
-
-# hints
-
-
-async def test_a_spawn_hints_at_its_lanes_once_each_while_a_worker_is_idle(scene: Scene) -> None:
-    await scene.link.value("declare_idle", scene.worker(), ["default"], ["work"])
-    scene.sql.execute(f"LISTEN {scene.statements.channel}")
-    await scene.spawn(*[new_job(queue=f"q{n % 2}", priority=n % 2) for n in range(10)])
-    await scene.spawn(new_job())
-    notices = [n.payload for n in scene.sql.notifies(timeout=5, stop_after=3)]
-    assert sorted(notices) == ['["default", "work", 0]', '["q0", "work", 0]', '["q1", "work", 1]']
-
-
-async def test_a_spawn_sends_nothing_while_no_worker_is_idle(scene: Scene) -> None:
-    worker = scene.worker()
-    await scene.link.value("declare_idle", worker, ["default"], ["work"])
-    await scene.link.value("declare_busy", worker)
-    scene.sql.execute(f"LISTEN {scene.statements.channel}")
-    await scene.spawn_many(3)
-    scene.sql.execute(f"NOTIFY {scene.statements.channel}, 'last'")
-    assert [n.payload for n in scene.sql.notifies(timeout=5, stop_after=1)] == ["last"]

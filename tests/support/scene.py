@@ -115,6 +115,20 @@ class Scene:
     ) -> list[ClaimedJob]:
         return await claiming.claim(link or self.link, worker, lanes or [(LANE, most)], most)
 
+    async def look(
+        self, queues: Sequence[str] = ("default",), job_types: Sequence[str] = ("work",)
+    ) -> dict[Lane, float]:
+        """The lanes that a look finds, with the seconds until their first job is due."""
+        return (await claiming.look(self.link, str(new_id()), queues, job_types)).lanes
+
+    async def sleeper(
+        self, worker: str = "", *, queues: Sequence[str] = ("default",), job_types: Sequence[str] = ("work",)
+    ) -> str:
+        """Declare a worker idle, a new one unless said otherwise, and return its id."""
+        worker = worker or self.worker()
+        await claiming.declare_idle(self.link, worker, queues, job_types)
+        return worker
+
     async def settle(self, worker: str, *settlements: Settlement, link: Link | None = None) -> list[settling.Answer]:
         return await settling.settle(link or self.link, worker, settlements, NOW)
 

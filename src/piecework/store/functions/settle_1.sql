@@ -21,7 +21,6 @@ DECLARE
     v_gone bigint;
     v_job record;
     v_held record;
-    v_idle boolean;
 BEGIN
     -- A job that is to be cancelled ends so, unless it completed.
     IF 'fail' = ANY (p_moves) AND EXISTS (SELECT FROM cancel_requests) THEN
@@ -77,7 +76,6 @@ BEGIN
 
     -- Jobs that go on, one by one: their new values differ, and this is the path of failures, not of the bulk.
     IF p_moves && ARRAY['retry', 'reschedule', 'release'] THEN
-        v_idle := EXISTS (SELECT FROM idle_workers);
         FOR v_job IN
             SELECT u.* FROM ROWS FROM (unnest(p_ids, p_claim_nos, p_moves, p_ages), jsonb_array_elements(v_details))
                 WITH ORDINALITY AS u (id, claim_no, move, age, detail, position)
@@ -101,9 +99,9 @@ BEGIN
             VALUES (v_job.id, v_job.claim_no, p_worker, v_held.attempt, v_job.move,
                     v_now - v_job.age * interval '1 microsecond', v_now, v_job.detail->'error', v_held.next_run_at);
             v_landed := v_landed || v_job.position::integer;
-            -- What is handed back unrun is somebody else's to run at once; who sleeps learns when the others are due.
+            -- Read after the row is written: who declares itself idle from now on looks until this transaction has ended.
             -- Equal notices of a transaction are sent once.
-            IF v_job.move = 'release' OR v_idle THEN
+            IF EXISTS (SELECT FROM idle_workers) THEN
                 PERFORM pg_notify(/*channel*/,
                                   jsonb_build_array(v_held.queue, v_held.job_type, v_held.priority)::text);
             END IF;

@@ -60,7 +60,9 @@ BEGIN
         CROSS JOIN LATERAL (
             SELECT jsonb_agg(target.worker_id) AS targets
             FROM (SELECT i.worker_id FROM idle_workers i
-                  WHERE lane.queue = ANY (i.queues) AND lane.job_type = ANY (i.job_types)
+                  -- True of all, and a condition that an index has: else there were no plan but a forbidden one.
+                  WHERE i.worker_id >= '00000000-0000-0000-0000-000000000000'
+                    AND lane.queue = ANY (i.queues) AND lane.job_type = ANY (i.job_types)
                   ORDER BY random() LIMIT least(ceil(lane.count / 100.0), 100)) AS target) AS woken
         WHERE woken.targets IS NOT NULL;
     END IF;
