@@ -177,6 +177,8 @@ class Worker:
             log.info("worker %s stops: %d jobs in hand", self.worker_id, len(executor.held))
             self._heartbeat.beat_now()
             await self._until(lambda: self._hurried, self._settings.shutdown_grace.total_seconds())
+            if executor.running:
+                log.info("worker %s waits no longer: its %d runs are stopped", self.worker_id, len(executor.running))
             executor.stop_runs("release")
             await self._until(lambda: not executor.running, _CANCEL_GRACE)
             if not self._hurried:
