@@ -137,6 +137,12 @@ def settle(ids: Callable[[Tables], list[UUID]], move: str) -> Callable[[Tables],
     ]  # fmt: skip
 
 
+def requested(t: Tables) -> list[object]:
+    t.session.execute("INSERT INTO piecework.cancel_requests (job_id, claim_no) SELECT u, 3 FROM unnest($1::uuid[]) AS u",
+                      [t.mine[t.some]])  # fmt: skip
+    return [WORKERS["mine"], False, ["work"], None]
+
+
 CALLS = [
     Call("claim", "claim", lambda t: [WORKERS["other"], ["default"], ["work"], [0], [ASKED], ASKED]),
     Call("claim from lanes", "claim", lambda t: [
@@ -151,6 +157,8 @@ CALLS = [
     Call("look", "look", lambda t: [WORKERS["dead"], ["default"], ["work"]]),
     Call("load", "load_jobs", lambda t: [(t.mine[t.some] + t.ended[t.some])[::2], "-infinity"]),
     Call("cancel", "cancel_jobs", lambda t: [t.waiting[t.some]]),
+    Call("cancel what runs", "cancel_jobs", lambda t: [t.mine[t.some]]),
+    Call("beat with requests", "beat", requested),
     Call("retry by an operator", "retry_jobs", lambda t: [t.ended[t.some], "-infinity"]),
     Call("spawn with chosen ids", "spawn", lambda t: [chosen(ASKED)]),
 ]  # fmt: skip

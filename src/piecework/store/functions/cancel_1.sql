@@ -8,6 +8,8 @@ LANGUAGE plpgsql
 SET search_path = /*schema*/, pg_temp
 SET enable_seqscan = off
 SET enable_bitmapscan = off
+SET enable_hashjoin = off
+SET enable_mergejoin = off
 SET plan_cache_mode = force_generic_plan
 SET lock_timeout = '1s'
 AS $$
@@ -18,7 +20,7 @@ DECLARE
     v_id uuid;
 BEGIN
     -- All that follows is decided under the locks of the rows: a settle that gives a job back and a request for it see
-    -- each other, in whatever order they come.
+    -- each other, in whatever order they come. LIMIT 1 keeps a look-up by id one, whatever the statistics say.
     v_locked := ARRAY(
         SELECT found.id FROM (SELECT DISTINCT u.id FROM unnest(p_ids) AS u (id) ORDER BY u.id) AS wanted
         CROSS JOIN LATERAL (SELECT j.id FROM jobs j WHERE j.id = wanted.id FOR UPDATE SKIP LOCKED) AS found);
@@ -27,7 +29,7 @@ BEGIN
     FOR v_id IN
         SELECT found.id
         FROM (SELECT DISTINCT u.id FROM unnest(p_ids) AS u (id) WHERE u.id <> ALL (v_locked) ORDER BY u.id) AS wanted
-        CROSS JOIN LATERAL (SELECT j.id FROM jobs j WHERE j.id = wanted.id) AS found
+        CROSS JOIN LATERAL (SELECT j.id FROM jobs j WHERE j.id = wanted.id LIMIT 1) AS found
     LOOP
         BEGIN
             SELECT j.id INTO v_waited FROM jobs j WHERE j.id = v_id FOR UPDATE;
@@ -44,7 +46,8 @@ BEGIN
         SELECT found.*
         FROM (SELECT u.id FROM unnest(v_locked) AS u (id) ORDER BY u.id) AS wanted
         CROSS JOIN LATERAL (
-            SELECT j.ctid AS tid, j.* FROM jobs j WHERE j.id = wanted.id AND j.worker_id IS NULL) AS found),
+            SELECT j.ctid AS tid, j.* FROM jobs j WHERE j.id = wanted.id LIMIT 1) AS found
+        WHERE found.worker_id IS NULL),
     gone AS (
         DELETE FROM jobs WHERE ctid = ANY (ARRAY(SELECT h.tid FROM held h))),
     finished AS (
@@ -67,7 +70,7 @@ BEGIN
         INSERT INTO cancel_requests AS c (job_id, claim_no)
         SELECT found.id, found.claim_no
         FROM (SELECT DISTINCT u.id FROM unnest(p_ids) AS u (id) ORDER BY u.id) AS wanted
-        CROSS JOIN LATERAL (SELECT j.id, j.claim_no FROM jobs j WHERE j.id = wanted.id) AS found
+        CROSS JOIN LATERAL (SELECT j.id, j.claim_no FROM jobs j WHERE j.id = wanted.id LIMIT 1) AS found
         ON CONFLICT (job_id) DO UPDATE SET claim_no = excluded.claim_no
         RETURNING c.job_id),
     -- A payload has at most 8000 bytes.
@@ -77,7 +80,8 @@ BEGIN
         FROM (SELECT j.id, j.claim_no, j.worker_id,
                      row_number() OVER (PARTITION BY j.worker_id ORDER BY j.id) / 100 AS part
               FROM asked a CROSS JOIN LATERAL (
-                  SELECT j.* FROM jobs j WHERE j.id = a.job_id AND j.worker_id IS NOT NULL) AS j) AS run
+                  SELECT j.* FROM jobs j WHERE j.id = a.job_id LIMIT 1) AS j
+              WHERE j.worker_id IS NOT NULL) AS run
         GROUP BY run.worker_id, run.part)
     SELECT a.job_id, 'requested' FROM asked a WHERE (SELECT count(*) FROM told) >= 0;
 END
