@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TypedDict, TypeVar
@@ -150,6 +151,7 @@ def _print(check: CheckReport) -> None:
     word = click.style(f"{_WORDS[check['status']]:9}", fg=_COLOURS[check["status"]])
     indent = " " * (9 + _NAMES)
     text = click.wrap_text(quiet_text(check["text"]), _WIDTH, indent, indent).lstrip()
-    click.echo(f"{word}{check['name']:{_NAMES}}{text}")
+    plain = False if os.environ.get("NO_COLOR") else None
+    click.echo(f"{word}{check['name']:{_NAMES}}{text}", color=plain)
     if check["advice"]:
         click.echo(click.wrap_text(quiet_text(check["advice"]), _WIDTH, indent + "→ ", indent + "  "))

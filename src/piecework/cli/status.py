@@ -97,7 +97,7 @@ def _print_workers(report: Report) -> None:
         click.echo("No worker is running: start one with `piecework worker MODULE:JOBS`.")
     else:
         columns = [Column("worker", whole=True), Column("state", whole=True), Column("running", right=True, whole=True)]
-        columns += [Column("beat/lease", whole=True), Column("lost", right=True), Column("queues"), Column("id")]
+        columns += [Column("beat/lease", whole=True), Column("lost", right=True, whole=True), Column("queues")]
         print_table(columns, [*map(_worker_row, report["workers"])])
     rescues = report["rescues"]
     if rescues["last_day"] or report["lost_settles"]:
@@ -111,7 +111,7 @@ def _worker_row(worker: WorkerReport) -> list[str]:
     return [
         f"{quiet_text(worker['host'])} pid {worker['pid']}", worker["state"], str(worker["running"]),
         f"{worker['last_beat_seconds']:.1f}/{worker['lease_seconds']:g} s", str(worker["lost_settles"]),
-        quiet_text(", ".join(worker["queues"])), worker["id"],
+        quiet_text(", ".join(worker["queues"])),
     ]  # fmt: skip
 
 

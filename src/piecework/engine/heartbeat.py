@@ -118,6 +118,7 @@ class Heartbeat:
     def _run(self) -> None:
         tried_again_after = min(1.0, self._beat_every / 4)
         pause = self._beat_every
+        broken = False
         while not self._stopping:
             self._wake.wait(pause * random.uniform(1 - _JITTER, 1 + _JITTER))
             self._wake.clear()
@@ -126,11 +127,13 @@ class Heartbeat:
             pause = tried_again_after
             try:
                 self._beat()
-                pause = self._beat_every
+                pause, broken = self._beat_every, False
             except DatabaseError as error:
                 log.debug("a heartbeat of worker %s failed: %s", self.worker_id, error)
             except Exception:
-                log.exception("a heartbeat of worker %s failed", self.worker_id)
+                if not broken:  # once, not at every try
+                    log.exception("a heartbeat of worker %s failed", self.worker_id)
+                broken = True
 
     def _beat(self) -> None:
         sent = time.monotonic()
