@@ -138,8 +138,8 @@ def settle(ids: Callable[[Tables], list[UUID]], move: str) -> Callable[[Tables],
 
 
 def requested(t: Tables) -> list[object]:
-    t.session.execute("INSERT INTO piecework.cancel_requests (job_id, claim_no) SELECT u, 3 FROM unnest($1::uuid[]) AS u",
-                      [t.mine[t.some]])  # fmt: skip
+    insert = "INSERT INTO piecework.cancel_requests (job_id, claim_no) SELECT u, 3 FROM unnest($1::uuid[]) AS u"
+    t.session.execute(insert, [t.mine[t.some]])
     return [WORKERS["mine"], False, ["work"], None]
 
 

@@ -70,12 +70,19 @@ async def forever(n: int) -> Reschedule:
 async def nothing() -> None: ...
 
 
+@jobs.job(timeout=SECONDS, fail_on=(TimeoutError,))
+def counts(job: CurrentJob) -> int:
+    assert_type(job.cancel_requested, bool)
+    assert_type(job.shutdown_requested, bool)
+    return 1
+
+
 @jobs.job
 async def with_self(self: str, args: int, fn: int, type: str) -> None: ...
 
 
 # Settings of later versions are part of the types already; they are refused when the decorator runs.
-@jobs.job(timeout=SECONDS, key="{account_id}", concurrency_key="account:{account_id}")
+@jobs.job(key="{account_id}", concurrency_key="account:{account_id}")
 async def later(account_id: int) -> None: ...
 
 
@@ -123,6 +130,7 @@ async def calls() -> None:
     assert_type(outcome.error, ErrorInfo | None)
     assert_type(await handle.load(), JobSnapshot)
     assert_type(await handle.cancel(), bool)
+    assert_type(await counts.spawn(), JobHandle[int])
     assert_type(await handle.retry(), bool)
     assert_type(build_report.spawn_sync("2026-01"), JobHandle[bytes])
     assert_type(build_report.spawn_sync("2026-01").result_sync(timeout=SECONDS), bytes)

@@ -91,6 +91,16 @@ async def joins(sync: psycopg.Connection, asy: psycopg.AsyncConnection) -> None:
 async def d1() -> None: ...
 
 
+@jobs.job(timeout=None)  # E leave it out
+async def d7() -> None: ...
+
+
+def told(job: CurrentJob) -> None:
+    job.cancel_requested = True  # E it is asked of the job, not set by it
+    if job.cancel_requested():  # E a property
+        return
+
+
 @jobs.job(retries=3)  # E no such setting
 async def d2() -> None: ...
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -95,7 +95,7 @@ def show_command(id: UUID, as_json: bool, database_url: str | None, schema: str)
     Keys of --json:
       job       as in `piecework jobs list --json`
       attempts  [{attempt, claim_no, worker_id, ended: retry | reschedule |
-                fail | release | rescue, started_at, ended_at, next_run_at,
+                fail | cancel | release | rescue, started_at, ended_at, next_run_at,
                 error}]
 
     Example: piecework jobs show 01970e0c-3f1c-7a7b-b0a4-93d2d3b0f0c7
@@ -168,42 +168,44 @@ def retry_command(ids: tuple[UUID, ...], as_json: bool, database_url: str | None
 
     Example: piecework jobs retry 01970e0c-3f1c-7a7b-b0a4-93d2d3b0f0c7
     """
-    _answer(ids, ask(database_url, schema, lambda store: store.retry(ids)), "retried", as_json)
+    _answer(ids, ask(database_url, schema, lambda store: store.retry(ids)), {"retried"}, as_json)
 
 
-@command.command("cancel", short_help="End jobs that do not run yet.")
+@command.command("cancel", short_help="End jobs, also those that run.")
 @click.argument("ids", metavar="ID...", type=click.UUID, nargs=-1, required=True)
 @json_option
 @database_options
 def cancel_command(ids: tuple[UUID, ...], as_json: bool, database_url: str | None, schema: str) -> None:
-    """End jobs as cancelled that no worker runs. Running jobs are left alone for now.
+    """End jobs as cancelled. Of those that run it is requested; this does not wait.
 
     \b
     Each job is answered:
       cancelled  it will not run
-      running    a worker runs it: it goes on
+      requested  a worker runs it and is told: it ends cancelled, unless it
+                 completes all the same. A plain function cannot be stopped, it
+                 has to look at job.cancel_requested
       finished   it had ended before
       unknown    there is no such job, or it is no longer kept
-    Exit code 1 unless all are cancelled. Keys of --json: answers [{id, answer}].
+    Exit code 1 unless all are cancelled or requested. Keys of --json: answers [{id, answer}].
 
     Example: piecework jobs cancel 01970e0c-3f1c-7a7b-b0a4-93d2d3b0f0c7
     """
-    _answer(ids, ask(database_url, schema, lambda store: store.cancel(ids)), "cancelled", as_json)
+    _answer(ids, ask(database_url, schema, lambda store: store.cancel(ids)), {"cancelled", "requested"}, as_json)
 
 
 _MEANINGS = {
     "live": "it has not ended, so it will run anyway",
-    "running": "a worker runs it, and this version cancels only jobs that do not run: it goes on",
+    "requested": "a worker runs it and is told: it ends cancelled, unless it completes all the same",
     "finished": "it had ended before",
     "unknown": "there is no such job, or it is no longer kept",
 }
 
 
-def _answer(ids: Sequence[UUID], answers: Sequence[str], good: str, as_json: bool) -> None:
+def _answer(ids: Sequence[UUID], answers: Sequence[str], good: Set[str], as_json: bool) -> None:
     if as_json:
         print_json({"answers": [{"id": id, "answer": answer} for id, answer in zip(ids, answers, strict=True)]})
     else:
         for id, answer in zip(ids, answers, strict=True):
             click.echo(f"{id}  {answer}" + (f": {_MEANINGS[answer]}" if answer in _MEANINGS else ""))
-    if any(answer != good for answer in answers):
+    if any(answer not in good for answer in answers):
         raise click.exceptions.Exit(1)
