@@ -83,6 +83,10 @@ class PrivatePostgres:
         self.stop()
         self.start()
 
+    def become_standby(self) -> None:
+        """From the next start on it only reads, until `pg_promote()`."""
+        (self._data / "standby.signal").touch(mode=0o666)
+
     def remove(self) -> None:
         """Stop it and delete its data."""
         try:
