@@ -2,8 +2,9 @@
 #   make demo    see it work: thousands of jobs, two workers, one of them killed
 #   make test    the checks and the tests          make check   the checks alone
 #   make soak    the slow tests                    make bench   measure, into docs/performance.md
+#   make mutants turn off each safeguard in turn   make faults  ten minutes of random faults; both into docs/reliability.md
 
-.PHONY: demo test check soak bench fresh-machine
+.PHONY: demo test check soak mutants faults bench fresh-machine
 .DEFAULT_GOAL := test
 
 PYTEST = .venv/bin/python -m pytest
@@ -26,6 +27,12 @@ check: .venv/dev.stamp
 soak: .venv/dev.stamp
 	@tools/postgresql15.sh >/dev/null
 	@$(PYTEST) -m soak $(ARGS)
+
+mutants: .venv/dev.stamp
+	@.venv/bin/python tools/mutants.py $(ARGS)
+
+faults: .venv/dev.stamp
+	@.venv/bin/python tools/random_faults.py $(ARGS)
 
 bench: .venv/dev.stamp
 	@.venv/bin/python -m bench $(ARGS)

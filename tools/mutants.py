@@ -1,0 +1,211 @@
+"""Turn off what keeps jobs whole, one safeguard at a time, and see the test fail that says what it is good for.
+
+Each mutation is a replacement of text in a temporary copy of the tree: `make mutants`, or `make mutants ARGS=watchdog`.
+Without names all are tried, and the table in docs/reliability.md is written anew.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "reliability.md"
+BEGIN, END = "<!-- mutants: written by tools/mutants.py -->", "<!-- mutants: end -->"
+FAILED, PASSED = 1, 0  # exit codes of pytest; every other one is no verdict
+LONGEST = 180  # seconds for one test
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """`changes`: file below src/piecework, text of it, what stands there instead. The text must be there once."""
+
+    name: str
+    without: str
+    test: str
+    changes: tuple[tuple[str, str, str], ...]
+
+
+LOST = "tests/faults/test_lost_answers.py::"
+SILENCE = "tests/faults/test_silence.py::"
+
+MUTATIONS = (
+    Mutation(
+        "watchdog", "the watchdog: nobody stops the runs of a worker whose lease ends",
+        "tests/faults/test_cut_off.py::"
+        "test_ten_workers_that_are_cut_off_stop_their_async_runs_before_another_starts_them",
+        (("engine/worker.py", "        self._watchdog.start()\n", ""),),
+    ),
+    Mutation(
+        "exit", "the end of the process: a plain function that cannot be stopped goes on",
+        "tests/faults/test_cut_off.py::test_the_process_that_runs_a_plain_function_is_gone_before_another_runs_it",
+        (("engine/worker.py", "            os._exit(_EXIT_CUT_OFF)\n", "            pass\n"),),
+    ),
+    Mutation(
+        "audit", "the self-audit: what was claimed and not heard of is not handed back",
+        LOST + "test_jobs_of_a_claim_whose_connection_broke_all_run_once[answer-100]",
+        (("engine/claimer.py", "        if orphans:\n", "        if not orphans:\n"),),
+    ),
+    Mutation(
+        "resend", "the resend: a settle without an answer is taken for done",
+        LOST + "test_ends_of_jobs_whose_settle_is_unknown_land_once[request-10]",
+        (("engine/completer.py",
+          "                self._put_back(worker_id, batch)\n                await self._link.pause()\n",
+          "                self._take_answers(worker_id, batch, ['landed'] * len(batch))\n"
+          "                await self._link.pause()\n"),),
+    ),
+    Mutation(
+        "ordered locks", "the order of locks: a spawn takes its rows as they come",
+        "tests/store/test_locks.py::"
+        "test_two_spawns_of_the_same_chosen_ids_in_opposite_orders_do_not_wait_for_each_other",
+        (("store/functions/spawn_1.sql", "    ORDER BY j.id;\n", "    ;\n"),),
+    ),
+    Mutation(
+        "horizon", "the horizon in the sleep protocol: who is declared idle sleeps at once",
+        "tests/faults/test_open_spawn.py::test_it_runs_within_a_second_of_its_commit",
+        (("engine/idleness.py", "self.declared, self._horizon = True, horizon\n",
+          "self.declared, self._horizon = True, None\n"),),
+    ),
+    Mutation(
+        "reserved connection", "the heartbeat's own connection: it takes turns with claims and settles, as on one",
+        SILENCE + "test_a_frozen_back_end_is_given_up_and_what_runs_is_not_disturbed[claim]",
+        (
+            ("store/link.py", "            with translated(self.dsn), self.deadline(conn):\n",
+             "            async with _Turn():\n              with translated(self.dsn), self.deadline(conn):\n"),
+            ("store/link.py", "                cursor = await conn.execute(self.statements.sql(statement), params)\n",
+             "                  cursor = await conn.execute(self.statements.sql(statement), params)\n"),
+            ("store/link.py",
+             "                row = await cursor.fetchone() if cursor.description is not None else None\n",
+             "                  row = await cursor.fetchone() if cursor.description is not None else None\n"),
+            ("store/link.py", "class DatabaseHealth:\n",
+             "import threading\nTURNS = threading.Lock()\nclass _Turn:\n"
+             "    async def __aenter__(self): await asyncio.to_thread(TURNS.acquire)\n"
+             "    async def __aexit__(self, *_): TURNS.release()\n\n\nclass DatabaseHealth:\n"),
+            ("store/liveness.py", "            with translated(self._dsn):\n",
+             "            from piecework.store.link import TURNS\n            with TURNS, translated(self._dsn):\n"),
+        ),
+    ),
+    Mutation(
+        "deadlines", "the deadline of a statement: who has no answer waits for it",
+        SILENCE + "test_a_frozen_back_end_is_given_up_and_what_runs_is_not_disturbed[settle]",
+        (("store/link.py", "call_later(self._deadline, sever, conn)", "call_later(1e6, sever, conn)"),),
+    ),
+    Mutation(
+        "probe", "the question on the LISTEN connection whether the other end is there",
+        SILENCE + "test_a_listen_that_nobody_answers_any_more_is_noticed[half open]",
+        (("store/listening.py", "timeout=probe_every)", "timeout=1e6)"),),
+    ),
+    Mutation(
+        "unbroken time", "the observer's doubt: it condemns for silence in a time in which it was cut off itself",
+        "tests/faults/test_outage.py::"
+        "test_after_an_outage_longer_than_the_lease_all_jobs_end_and_no_attempt_is_spent",
+        (("model/observation.py", "        cut_off = self._last is not None and now - self._last > self._max_gap\n",
+          "        cut_off = False\n"),),
+    ),
+    Mutation(
+        "fence", "the fence: a settle names the job alone",
+        "tests/races/test_fence.py::"
+        "test_late_settles_of_a_worker_that_was_given_up_for_dead_change_no_row_and_it_goes_on_under_a_new_id",
+        (("store/functions/settle_1.sql",
+          "                WHERE j.id = u.id AND j.claim_no = u.claim_no AND coalesce(j.worker_id = p_worker, false)\n",
+          "                WHERE j.id = u.id\n"),),
+    ),
+)  # fmt: skip
+
+
+class Copy:
+    """A copy of the tree as it is now, with the same virtual environment."""
+
+    def __init__(self, folder: Path) -> None:
+        self.root = folder / "tree"
+        files = subprocess.run(
+            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+            cwd=ROOT, capture_output=True, text=True, check=True,
+        ).stdout.split("\0")  # fmt: skip
+        for name in files:
+            if name and (ROOT / name).is_file():
+                target = self.root / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(ROOT / name, target)
+        if not (self.root / ".venv").exists():
+            (self.root / ".venv").symlink_to(ROOT / ".venv")
+
+    def run(self, test: str) -> tuple[int, str]:
+        """Run one test; returns pytest's exit code and what it said."""
+        command = [str(ROOT / ".venv/bin/python"), "-m", "pytest", "-p", "no:cacheprovider", "-q", "-x", test]
+        command += ["-o", f"timeout={LONGEST}"]
+        environment = {**os.environ, "PYTHONPATH": "src:tests", "PYTHONDONTWRITEBYTECODE": "1"}
+        done = subprocess.run(command, cwd=self.root, capture_output=True, text=True, check=False, env=environment)
+        return done.returncode, done.stdout + done.stderr
+
+    def mutate(self, mutation: Mutation) -> dict[Path, str]:
+        """Change the copy; returns what stood there before."""
+        before: dict[Path, str] = {}
+        for name, old, new in mutation.changes:
+            path = self.root / "src" / "piecework" / name
+            text = path.read_text()
+            before.setdefault(path, text)
+            if text.count(old) != 1:
+                sys.exit(f"mutation {mutation.name!r}: {name} has this {text.count(old)} times, not once:\n{old}")
+            path.write_text(text.replace(old, new))
+        return before
+
+
+def judge(copy: Copy, mutation: Mutation) -> str:
+    """Return how the test failed, in a line; a test that does not fail, or fails anyway, ends the program."""
+    code, said = copy.run(mutation.test)
+    if code != PASSED:
+        sys.exit(f"{mutation.test} does not pass as the code is (exit code {code}): {reason(said)}\n{said[-3000:]}")
+    before = copy.mutate(mutation)
+    try:
+        code, said = copy.run(mutation.test)
+    finally:
+        for path, text in before.items():
+            path.write_text(text)
+    if code != FAILED:
+        sys.exit(f"without {mutation.without}:\n{mutation.test} did not fail (exit code {code}):\n{said[-3000:]}")
+    return reason(said)
+
+
+def reason(said: str) -> str:
+    """The first error that pytest shows."""
+    reasons = re.findall(r"^E   +(\S.*)$", said, re.MULTILINE)
+    return reasons[0] if reasons else "failed"
+
+
+def write(done: list[Mutation]) -> None:
+    lines = [BEGIN, "", "| Turned off | Caught by |", "|---|---|"]
+    for mutation in done:
+        path, name = mutation.test.split("::")
+        lines.append(f"| **{mutation.name}**: {mutation.without} | `{path}`: {name.replace('_', ' ')} |")
+    lines += ["", END]
+    text = PAGE.read_text()
+    before, rest = text.split(BEGIN)
+    PAGE.write_text(before + "\n".join(lines) + rest.split(END)[1])
+
+
+def main() -> None:
+    wanted = sys.argv[1:]
+    names = [each.name for each in MUTATIONS]
+    if unknown := set(wanted) - set(names):
+        sys.exit(f"no mutation {', '.join(sorted(unknown))}; there are: {', '.join(names)}")
+    done: list[Mutation] = []
+    with tempfile.TemporaryDirectory(prefix="piecework-mutants-") as folder:
+        os.chmod(folder, 0o755)
+        copy = Copy(Path(folder))
+        for mutation in MUTATIONS:
+            if not wanted or mutation.name in wanted:
+                print(f"without {mutation.name}: {mutation.test} fails: {judge(copy, mutation)[:160]}", flush=True)
+                done.append(mutation)
+    if not wanted:
+        write(done)
+
+
+if __name__ == "__main__":
+    main()
