@@ -37,13 +37,14 @@ async def test_jobs_of_a_claim_whose_connection_broke_all_run_once(
 
         async with jobs.worker(settings(concurrency=2 * EACH)):
             trap = proxy.trap(moment, CLAIM, answer=None if moment == "request" else JOBS, times=0)
-            for turn in range(times):
+            turns = 0
+            while trap.hits < times:  # a claim that is under way already may take the jobs
                 trap.left = 1
+                turns += 1
                 handles = await jobs.spawn_all(work.spec() for _ in range(EACH))
                 await handles.results(timeout=SOON)
-                assert trap.hits == turn + 1
-    assert len(ledger.runs_by_job()) == len(ledger.runs()) == times * EACH
-    assert ends(dsn) == {("completed", 1, 0, 0): times * EACH}
+    assert len(ledger.runs_by_job()) == len(ledger.runs()) == turns * EACH
+    assert ends(dsn) == {("completed", 1, 0, 0): turns * EACH}
     assert count(dsn, "jobs") == 0
     assert count(dsn, "attempts WHERE move <> 'release'") == 0
     # What was claimed for nobody was handed back, and nothing else.
