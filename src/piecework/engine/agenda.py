@@ -6,20 +6,21 @@ from collections.abc import Iterable, Mapping
 
 from piecework.model.lanes import Lane
 
-_FIRST_LOOK, _BUSY_LOOK = 0.01, 1.0
+_FIRST_LOOK, _BUSY_LOOK, _IN_VAIN = 0.01, 1.0, 0.5
 
 
 class Agenda:
     """Lanes with work now or later, all in the loop's monotonic seconds. Every entry is a hint: a look replaces all.
 
     After a look that found nothing due the next one is made after 10 ms, doubling up to `longest`; while there is work,
-    every second, to find lanes that nobody hinted at.
+    every second, to find lanes that nobody hinted at. Jobs that are seen and cannot be had, because somebody's open
+    transaction holds their rows, are tried again after 10 ms, doubling up to half a second.
     """
 
     def __init__(self) -> None:
         self.due: set[Lane] = set()
         self._later: dict[Lane, float] = {}
-        self._pause = _FIRST_LOOK
+        self._pause = self._vain = _FIRST_LOOK
         self.next_look = 0.0
 
     def promote(self, now: float) -> None:
@@ -44,15 +45,23 @@ class Agenda:
         if self.due:
             self.next_look = now + _BUSY_LOOK
         else:
+            self._vain = _FIRST_LOOK
             self.next_look = now + (longest if calm else min(self._pause, longest))
             self._pause = min(self._pause * 2, longest)
 
-    def drained(self, lanes: Iterable[Lane], now: float) -> None:
-        """Strike off lanes that gave less than was asked of them; when none is left, look again soon."""
+    def drained(self, lanes: Iterable[Lane], now: float, *, in_vain: bool) -> None:
+        """Strike off lanes that gave less than was asked of them; when none is left, look again soon.
+
+        Args:
+            in_vain: they gave nothing at all.
+        """
         self.due.difference_update(lanes)
+        if not in_vain:
+            self._vain = _FIRST_LOOK
         if not self.due:
             self._pause = _FIRST_LOOK
-            self.next_look = min(self.next_look, now + _FIRST_LOOK)
+            self.next_look = min(self.next_look, now + self._vain)
+            self._vain = min(self._vain * 2, _IN_VAIN)
 
     def look_now(self) -> None:
         """Make the next look due: after a reconnect, a new job type, a declaration."""

@@ -69,6 +69,11 @@ class Claimer:
             self._agenda.due.add(lane)
             self._wake.set()
 
+    def hint_to_another(self, lane: Lane) -> None:
+        """A job of this lane was due a moment ago, and another worker was named: is it still?"""
+        if self._idleness.declared and lane.queue in self._settings.queues and self._registry.get(lane.job_type):
+            self.look_now()
+
     def expect(self, lane: Lane, delay: float) -> None:
         """A job of this lane will be due in so many seconds."""
         self._agenda.expect(lane, self._now() + delay)
@@ -95,20 +100,29 @@ class Claimer:
 
     async def run(self) -> None:
         """Claim and hand over until stopped. Losing the database is a pause."""
-        while not self._stopping:
-            self._wake.clear()
-            try:
-                await self._step()
-            except WorkerGone as gone:
-                if str(gone) == self.worker_id:  # else the heartbeat found out first, and there is a new id already
-                    self.worker_id = ""
-                    self._gone()
-            except DatabaseError:
-                # A claim may have landed whose answer is lost.
-                self._next_audit = 0.0
-                self._idleness.revoke()
-                self._agenda.look_now()
-                await self._link.pause()
+        loop = asyncio.get_running_loop()
+
+        def registered() -> None:
+            loop.call_soon_threadsafe(self._wake.set)
+
+        with self._registry.watched(registered):
+            while not self._stopping:
+                await self._turn()
+
+    async def _turn(self) -> None:
+        self._wake.clear()
+        try:
+            await self._step()
+        except WorkerGone as gone:
+            if str(gone) == self.worker_id:  # else the heartbeat found out first, and there is a new id already
+                self.worker_id = ""
+                self._gone()
+        except DatabaseError:
+            # A claim may have landed whose answer is lost.
+            self._next_audit = 0.0
+            self._idleness.revoke()
+            self._agenda.look_now()
+            await self._link.pause()
 
     async def _step(self) -> None:
         now = self._now()
@@ -180,9 +194,10 @@ class Claimer:
         self._executor.take(jobs, worker_id)
         if len(jobs) == most:
             self._idleness.claimed_all(now)
-            if self._idleness.declared:
-                self._idleness.revoke()
+            self._idleness.revoke()
+            if self._idleness.flagged:
                 await claiming.declare_busy(self._link, worker_id)
+                self._idleness.flagged = False
 
     def _allot(self, most: int) -> list[tuple[Lane, int]]:
         names = self._registry.job_types
@@ -211,7 +226,7 @@ class Claimer:
         if len(jobs) == most:
             return
         got = Counter(Lane(job.queue, job.job_type, job.priority) for job in jobs)
-        self._agenda.drained([lane for lane, count in asked if got[lane] < count], now)
+        self._agenda.drained([lane for lane, count in asked if got[lane] < count], now, in_vain=not jobs)
 
     async def _rest(self, now: float) -> None:
         """Sleep until the next event, declared idle first where it is time for that."""

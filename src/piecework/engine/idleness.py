@@ -16,6 +16,8 @@ class Idleness:
 
     def __init__(self, look_every: float) -> None:
         self.declared = False
+        self.flagged = False
+        """Whether the database may say that the worker sleeps: spawns then send hints, and name it."""
         self.listening = False
         self._look_every = look_every
         self._horizon: int | None = None
@@ -42,6 +44,7 @@ class Idleness:
     def declare(self, horizon: int) -> None:
         """Note the declaration, and the first transaction id that cannot have missed it."""
         self.declared, self._horizon = True, horizon
+        self.flagged = True
 
     def looked(self, xmin: int) -> None:
         """Note a look before which every transaction older than `xmin` had ended."""

@@ -18,11 +18,13 @@ class Listener:
     """Listens on a connection of its own, which it re-makes when it breaks.
 
     A hint names the workers that are to look at once. The others look a little later: should the named ones be gone or
-    busy, the job is not left lying, and mostly it is taken by then.
+    busy, the job is not left lying, and mostly it is taken by then. However many hints name others, one look follows
+    them every 100 to 300 ms at most.
 
     Args:
         worker_id: asked at each hint: who this worker is.
         hint: called with each lane that has to be looked at.
+        hint_to_another: called a little later when others were named.
         cancel: called with the ids and claim numbers of jobs of this worker that are to be cancelled.
         listening: called with True when hints come, with False when they do not; some may have gone by.
         probe_every: seconds between two questions whether the connection still stands.
@@ -33,6 +35,7 @@ class Listener:
         link: Link,
         worker_id: Callable[[], str],
         hint: Callable[[Lane], None],
+        hint_to_another: Callable[[Lane], None],
         cancel: Callable[[Sequence[tuple[str, int]]], None],
         listening: Callable[[bool], None],
         probe_every: float,
@@ -40,13 +43,15 @@ class Listener:
         self._link = link
         self._worker_id = worker_id
         self._hint = hint
+        self._hint_to_another = hint_to_another
+        self._later: asyncio.TimerHandle | None = None
+        self._meanwhile: set[Lane] = set()
         self._cancel = cancel
         self._listening = listening
         self._probe_every = probe_every
 
     async def run(self) -> None:
         """Listen until cancelled."""
-        loop = asyncio.get_running_loop()
         while True:
             try:
                 async for hint in hints(self._link, lambda: self._listening(True), self._probe_every):
@@ -56,7 +61,21 @@ class Listener:
                     elif not hint.targets or self._worker_id() in hint.targets:
                         self._hint(hint.lane)
                     else:
-                        loop.call_later(random.uniform(*_OTHERS_LOOK_AFTER), self._hint, hint.lane)
+                        self._look_later(hint.lane)
             except DatabaseError:
                 self._listening(False)
             await self._link.pause()
+
+    def _look_later(self, lane: Lane) -> None:
+        self._meanwhile.add(lane)
+        if self._later is None:
+            self._look(set())
+
+    def _look(self, lanes: set[Lane]) -> None:
+        self._later = None
+        for lane in lanes:
+            self._hint_to_another(lane)
+        if self._meanwhile:  # hinted at too late to be looked at now: the named ones have their time
+            after = random.uniform(*_OTHERS_LOOK_AFTER)
+            self._later = asyncio.get_running_loop().call_later(after, self._look, self._meanwhile)
+            self._meanwhile = set()

@@ -63,8 +63,8 @@ class Worker:
         self._executor = Executor(registry, settings, self._completer, self._freed)
         self._claimer = Claimer(claims, registry, settings, self._executor, self._beat_now)
         self._listener = Listener(
-            listens, lambda: self.worker_id, self._claimer.hint, self._executor.cancel, self._claimer.listening,
-            2 * lease,
+            listens, lambda: self.worker_id, self._claimer.hint, self._claimer.hint_to_another, self._executor.cancel,
+            self._claimer.listening, 2 * lease,
         )  # fmt: skip
         self._heartbeat = Heartbeat(
             Pulse(store.dsn, store.statements, _BEAT_DEADLINE * settings.liveness.beat.total_seconds()), settings,

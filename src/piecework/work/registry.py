@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from types import FunctionType
 from typing import cast
 
@@ -183,6 +184,7 @@ class Registry:
         self._lock = threading.Lock()
         self.generation = 0
         """Rises with every registration, so that a worker sees late ones."""
+        self._watchers: list[Callable[[], None]] = []
 
     def add(self, job: RegisteredJob) -> None:
         """Register a job type. A function of the same module and name, as after a reload, replaces the earlier one.
@@ -203,6 +205,20 @@ class Registry:
             kept = {name: other for name, other in self._by_name.items() if other is not replaced}
             self._by_name = kept | dict.fromkeys(names, job)
             self.generation += 1
+            watchers = list(self._watchers)
+        for told in watchers:
+            told()
+
+    @contextmanager
+    def watched(self, told: Callable[[], None]) -> Generator[None]:
+        """Call `told` after every registration, in the thread that registers."""
+        with self._lock:
+            self._watchers.append(told)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._watchers.remove(told)
 
     def get(self, job_type: str) -> RegisteredJob | None:
         """Return the job of this job type, or of this alias; `None` if there is none."""
