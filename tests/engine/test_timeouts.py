@@ -258,3 +258,24 @@ async def test_a_job_that_ends_when_its_worker_stops_is_not_taken_for_late(jobs:
         handle = await wait.spawn()
         await started.wait()
     assert moves(dsn, handle.id) == ["release"]
+
+
+async def test_a_job_that_swallowed_its_timeout_is_cancelled_once_more_when_its_worker_stops(jobs: Jobs) -> None:
+    swallowed = asyncio.Event()
+
+    @jobs.job(timeout=timedelta(milliseconds=20))
+    async def stubborn() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            swallowed.set()
+        await asyncio.Event().wait()
+
+    async with asyncio.timeout(20):
+        async with jobs.worker(WorkerSettings(shutdown_grace=timedelta(milliseconds=1))):
+            handle = await stubborn.spawn()
+            await swallowed.wait()
+    snapshot = await handle.load()
+    assert (snapshot.status, snapshot.failures) == ("pending", 1)
+    assert snapshot.error is not None
+    assert snapshot.error.type == "TimeoutError"

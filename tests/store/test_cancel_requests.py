@@ -260,3 +260,16 @@ async def test_a_retry_of_a_job_that_is_to_be_cancelled_changes_nothing(scene: S
     await scene.store.cancel(uuids([job]))
     assert await scene.store.retry(uuids([job])) == ["live"]
     assert beat(scene, worker) == [(job.id, 1)]
+
+
+async def test_a_job_that_ended_while_the_cancel_waited_and_was_brought_back_is_left_alone(scene: Scene) -> None:
+    worker, [job] = await scene.running()
+    session = scene.session()
+    session.execute(scene.statements.sql("settle"), [worker, [job.id], [1], ["complete"], [1], None])
+    session.execute(scene.statements.sql("retry_jobs"), [[UUID(job.id)], "-infinity"])
+    asked = asyncio.create_task(scene.store.cancel(uuids([job])))
+    await scene.until_blocked()
+    session.commit()
+    assert await asked == ["finished"]
+    assert scene.job(job.id)["worker_id"] is None
+    assert requests(scene) == []

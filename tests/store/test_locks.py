@@ -12,7 +12,8 @@ import pytest
 
 from piecework.base.errors import JobAlreadyExists
 from piecework.base.ids import new_id
-from piecework.model.settlement import Settlement, completed, released
+from piecework.model.job import ClaimedJob
+from piecework.model.settlement import Settlement, cancelled, completed, released
 from piecework.store.claiming import WorkerGone
 from piecework.store.liveness import Pulse
 from support.scene import NOW, Scene, new_job
@@ -20,6 +21,18 @@ from support.scene import NOW, Scene, new_job
 pytestmark = pytest.mark.postgres(18, 15)
 
 JOBS, WORKERS, ROUNDS = 300, 4, 25
+
+
+def complete(job: ClaimedJob) -> Settlement:
+    return completed(job, NOW, None)
+
+
+def cancel(job: ClaimedJob) -> Settlement:
+    return cancelled(job, NOW)
+
+
+def retry(job: ClaimedJob) -> Settlement:
+    return Settlement(job, "retry", NOW, attempt=2)
 
 
 class Crowd:
@@ -41,10 +54,7 @@ class Crowd:
                 worker = scene.worker()
                 continue
             draw.shuffle(jobs)
-            ends = [
-                draw.choice([completed(job, NOW, None), released(job), Settlement(job, "retry", NOW, attempt=2)])
-                for job in jobs[draw.randrange(3) :]
-            ]
+            ends = [draw.choice([complete, released, cancel, retry])(job) for job in jobs[draw.randrange(3) :]]
             while ends:
                 answers = await scene.settle(worker, *ends, link=link)
                 for end, answer in zip(ends, answers, strict=True):
@@ -88,11 +98,13 @@ async def test_workers_rescuers_and_operators_on_the_same_jobs(scene: Scene) -> 
         group.create_task(crowd.look())
     for worker in scene.rows("SELECT id, beat_no FROM workers"):
         assert scene.pulse.rescue(str(worker["id"]), worker["beat_no"], 1.0) is not None  # type: ignore[arg-type]
+    assert scene.value("SELECT count(*) FROM cancel_requests") == 0, "every job that ran has ended, or was given back"
     dump = scene.dump()
     assert sorted(row["id"] for table in ("jobs", "finished_jobs") for row in dump[table]) == ids  # type: ignore[type-var]
     assert all(row["worker_id"] is None for row in dump["jobs"])
     moves = Counter(row["move"] for row in dump["attempts"])
-    assert (moves["release"], moves["retry"]) == (crowd.landed["release"], crowd.landed["retry"])
+    for move in ("release", "retry", "cancel"):
+        assert moves[move] == crowd.landed[move] > 0
     claims = {(row["job_id"], row["claim_no"]) for row in dump["attempts"]}
     assert len(claims) == len(dump["attempts"]), "no claim ended twice"
     assert min(crowd.landed["complete"], crowd.rescued, moves["rescue"]) > 0

@@ -208,14 +208,14 @@ async def test_a_pending_job_can_be_cancelled_and_retried(app: App) -> None:
         assert await handle.result(timeout=SOON) == Total(2)
 
 
-async def test_a_running_job_refuses_to_be_cancelled_for_now(app: App) -> None:
+async def test_a_running_job_is_cancelled_once(app: App) -> None:
     async with app.jobs.worker():
         handle = await app.hold.spawn()
         await app.started.wait()
-        with pytest.raises(NotBuiltYet, match=f"job {handle.id} is running, and cancelling a running job is not built"):
-            await handle.cancel()
-        app.go_on.set()
-        assert await handle.result(timeout=SOON) == "held"
+        assert await handle.cancel()
+        with pytest.raises(JobCancelled, match=f"job {handle.id} of type hold was cancelled"):
+            await handle.result(timeout=SOON)
+        assert not await handle.cancel()
 
 
 async def test_many_handles_are_cancelled_at_once(app: App) -> None:

@@ -16,7 +16,7 @@ AS $$
 #variable_conflict use_column
 DECLARE
     v_locked uuid[];
-    v_waited uuid;
+    v_held uuid[] := '{}';
     v_id uuid;
 BEGIN
     -- All that follows is decided under the locks of the rows: a settle that gives a job back and a request for it see
@@ -25,19 +25,24 @@ BEGIN
         SELECT found.id FROM (SELECT DISTINCT u.id FROM unnest(p_ids) AS u (id) ORDER BY u.id) AS wanted
         CROSS JOIN LATERAL (SELECT j.id FROM jobs j WHERE j.id = wanted.id FOR UPDATE SKIP LOCKED) AS found);
     -- A claim or a settle holds a row for milliseconds. A transaction that holds one for longer is waited for once, and
-    -- then not: of such jobs it is requested as they stand, and the next beat of whoever runs them sees to it.
+    -- then not: of such jobs it is requested as they stand, and the next beat of whoever runs them sees to it. A job that
+    -- ended meanwhile is not found, also if somebody has brought it back since.
     FOR v_id IN
         SELECT found.id
         FROM (SELECT DISTINCT u.id FROM unnest(p_ids) AS u (id) WHERE u.id <> ALL (v_locked) ORDER BY u.id) AS wanted
         CROSS JOIN LATERAL (SELECT j.id FROM jobs j WHERE j.id = wanted.id LIMIT 1) AS found
     LOOP
         BEGIN
-            SELECT j.id INTO v_waited FROM jobs j WHERE j.id = v_id FOR UPDATE;
-            IF FOUND THEN
-                v_locked := array_append(v_locked, v_waited);
+            IF cardinality(v_held) > 0 THEN
+                v_held := array_append(v_held, v_id);
+            ELSE
+                PERFORM FROM jobs j WHERE j.id = v_id FOR UPDATE;
+                IF FOUND THEN
+                    v_locked := array_append(v_locked, v_id);
+                END IF;
             END IF;
         EXCEPTION WHEN lock_not_available THEN
-            EXIT;
+            v_held := array_append(v_held, v_id);
         END;
     END LOOP;
 
@@ -69,7 +74,7 @@ BEGIN
     WITH asked AS (
         INSERT INTO cancel_requests AS c (job_id, claim_no)
         SELECT found.id, found.claim_no
-        FROM (SELECT DISTINCT u.id FROM unnest(p_ids) AS u (id) ORDER BY u.id) AS wanted
+        FROM (SELECT u.id FROM unnest(v_locked || v_held) AS u (id) ORDER BY u.id) AS wanted
         CROSS JOIN LATERAL (SELECT j.id, j.claim_no FROM jobs j WHERE j.id = wanted.id LIMIT 1) AS found
         ON CONFLICT (job_id) DO UPDATE SET claim_no = excluded.claim_no
         RETURNING c.job_id),
