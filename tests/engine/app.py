@@ -184,10 +184,24 @@ def make(dsn: str, ledger: Ledger) -> App:
     )  # fmt: skip
 
 
+async def work_inside(jobs: Jobs, settings: WorkerSettings) -> None:
+    """Be an application that has a worker inside: it does not end with what the worker cannot stop."""
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    async with jobs, jobs.worker(settings):
+        await stop.wait()
+
+
 def main() -> None:
-    dsn, ledger, options = sys.argv[1:]
+    dsn, ledger, text = sys.argv[1:]
+    options = json.loads(text)
+    inside = options.pop("inside", False)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(message)s")
-    make(dsn, Ledger(Path(ledger))).jobs.run_worker(settings(**json.loads(options)))
+    jobs = make(dsn, Ledger(Path(ledger))).jobs
+    if inside:
+        asyncio.run(work_inside(jobs, settings(**options)))
+    else:
+        jobs.run_worker(settings(**options))
 
 
 if __name__ == "__main__":

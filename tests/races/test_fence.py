@@ -73,14 +73,16 @@ async def stopped_on(
     first, second = Gate(tmp_path / "first"), Gate(tmp_path / "second")
     app = make(server.dsn, ledger)
     async with app.jobs:
-        worker = workers(server.dsn, lease=1.5, threads=3 * EACH, concurrency=200, queues=["default", "own"])
+        # Inside of an application: a process of `piecework worker` would end when it goes on.
+        options = {"lease": 1.5, "threads": 3 * EACH, "concurrency": 200}
+        worker = workers(server.dsn, **options, queues=["default", "own"], inside=True)
         handles = await app.jobs.spawn_all(
             app.late.spec(then, str(first), str(second)) for then in ["complete", "reschedule", "run"] * EACH
         )
         await until(lambda: len(ledger.runs()) == 3 * EACH)
         id = str(value(server.dsn, "SELECT id FROM piecework.workers"))
         worker.send(signal.SIGSTOP)
-        workers(server.dsn, lease=1.5, threads=3 * EACH, concurrency=200)
+        workers(server.dsn, **options)
         await until(lambda: count(server.dsn, "finished_jobs WHERE status = 'completed'") == EACH)
         await until(lambda: count(server.dsn, "attempts WHERE move = 'reschedule'") == EACH)
         await until(lambda: count(server.dsn, "jobs WHERE worker_id IS NOT NULL AND claim_no = 2") == EACH)
