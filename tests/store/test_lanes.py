@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from piecework.base.ids import new_id
@@ -58,6 +60,8 @@ async def test_a_look_tells_which_transactions_it_cannot_have_missed(scene: Scen
     user = scene.session()
     [[open_one]] = user.execute("SELECT pg_current_xact_id()::text::bigint").fetchall()
     scene.sql.execute("SELECT pg_current_xact_id()")
-    assert (await claiming.look(scene.link, str(new_id()), [], [])).xmin == open_one
+    assert (await claiming.look(scene.link, str(new_id()), [], [])).xmin <= open_one
     user.rollback()
-    assert (await claiming.look(scene.link, str(new_id()), [], [])).xmin > open_one
+    async with asyncio.timeout(60):  # transactions of other tests hold it back as well
+        while (await claiming.look(scene.link, str(new_id()), [], [])).xmin <= open_one:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
