@@ -78,10 +78,13 @@ class Executor:
         for job in jobs:
             registered = self._registry.get(job.job_type)
             assert registered is not None, "only registered job types are claimed"
-            if job.id in self.held:
+            earlier = self.held.get(job.id)
+            if earlier is not None and (earlier.running or earlier.started is None):
                 # Its claim was lost and rescued, but its run could not be stopped and goes on here: not twice at once.
                 self._completer.put(worker_id, released(job, _STILL_RUNNING_PAUSE))
                 continue
+            if earlier is not None:
+                self._drop(earlier)  # its settle has landed, or was lost with the claim: only the answer is not here
             held = Held(job, registered, worker_id)
             self.held[job.id] = held
             self.capacity.reserve(registered.job_type, in_thread=held.in_thread)
