@@ -19,7 +19,7 @@ log = logging.getLogger("piecework.worker")
 _MOST = 1000
 _MOST_BYTES = 64 * 2**20
 """Of results in one call: PostgreSQL takes no text of 1 GiB, and what it refuses whole would be sent for ever."""
-_LOCKED_PAUSE = 0.1
+_FIRST_LOCKED_PAUSE, _LONGEST_LOCKED_PAUSE = 0.004, 0.1
 
 Answered: TypeAlias = Callable[[Settlement, Answer], None]
 """Told of every settlement that is answered for good: the moment at which its capacity is free."""
@@ -44,6 +44,7 @@ class Completer:
         self._pending: deque[tuple[str, Settlement]] = deque()
         self._wake = asyncio.Event()
         self._stopping = False
+        self._locked_pause = _FIRST_LOCKED_PAUSE
         self._most = _MOST
 
     def put(self, worker_id: str, settlement: Settlement) -> None:
@@ -112,7 +113,11 @@ class Completer:
                 self._answered(settlement, answer)
         self._flushed([settlement.job.id for settlement in batch])
         if locked:
-            asyncio.get_running_loop().call_later(_LOCKED_PAUSE, self._again, worker_id, locked)
+            # Mostly a claimer of another worker holds the row for a moment; sometimes it is a user's open transaction.
+            asyncio.get_running_loop().call_later(self._locked_pause, self._again, worker_id, locked)
+            self._locked_pause = min(self._locked_pause * 2, _LONGEST_LOCKED_PAUSE)
+        else:
+            self._locked_pause = _FIRST_LOCKED_PAUSE
 
     def _again(self, worker_id: str, locked: Sequence[Settlement]) -> None:
         for settlement in locked:

@@ -123,7 +123,7 @@ _PASSWORD = re.compile(r"password=\S+|://[^@/\s]*@")
 
 
 def _message(error: psycopg.Error) -> str:
-    return _PASSWORD.sub("…", " ".join(str(error).split()))
+    return _PASSWORD.sub("…", " ".join(str(error).split())).rstrip(".?")
 
 
 @contextmanager

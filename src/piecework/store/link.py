@@ -25,7 +25,7 @@ class DatabaseHealth:
     def __init__(self, dsn: str) -> None:
         self._where = describe(dsn)
         self._failing: set[object] = set()
-        self._returns = 0
+        self._outages = 0
         self._opened: dict[object, int] = {}
         self.epoch = 0
         """Rises when all connections are to be made anew."""
@@ -36,13 +36,14 @@ class DatabaseHealth:
 
     def opened(self, link: object) -> None:
         """Note that a link has a new connection."""
-        self._opened[link] = self._returns
+        self._opened[link] = self._outages
 
     def lost(self, link: object, error: Exception) -> None:
         """Note that a link cannot do its work."""
-        if self._opened.pop(link, self._returns) < self._returns:
-            return  # its connection broke in an outage that is over, and nobody had used it since
         if not self._failing:
+            if self._opened.pop(link, self._outages) < self._outages:
+                return  # its connection is from before the last outage, and broke in that
+            self._outages += 1
             log.warning("the database is lost, running jobs go on and claiming waits: %s", error)
         self._failing.add(link)
 
@@ -51,7 +52,6 @@ class DatabaseHealth:
         if link in self._failing:
             self._failing.remove(link)
             if not self._failing:
-                self._returns += 1
                 log.warning("the database at %s is back, the worker goes on", self._where)
 
 
