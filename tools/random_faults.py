@@ -47,18 +47,16 @@ class Member:
 
 
 class Fleet:
-    """The workers, and what befalls them. Every random number comes from the plan's generator."""
+    """The workers, and what befalls them. What a fault hits is drawn from `chance`, set by each step of the plan."""
 
     def __init__(self, server: PrivatePostgres, folder: Path, ledger: Ledger, chance: random.Random) -> None:
         self.server = server
-        self.lost: set[int] = set()
-        """Processes that were killed, or stood still while others may have taken their jobs over."""
         self.members: list[Member] = []
         self.started = 0
         self.exits: Counter[str] = Counter()
         self._folder = folder
         self._ledger = ledger
-        self._chance = chance
+        self.chance = chance
         self._healing: set[asyncio.Task[None]] = set()
         self.keep_up()
 
@@ -79,6 +77,7 @@ class Fleet:
         for member in list(self.members):
             if member.process.ended:
                 self.exits[str(member.process.wait())] += 1
+                self._ledger.note(f"exited {member.process.pid}")
                 self._remove(member)
         while len(self.members) < WORKERS:
             proxy = FaultProxy(self.server.dsn)
@@ -103,10 +102,10 @@ class Fleet:
         member.proxy.__exit__()
 
     def _any(self) -> Member:
-        return self._chance.choice(self.members)
+        return self.chance.choice(self.members)
 
     def _a_while(self) -> float:
-        return self._chance.choice([0.2, 1.0, LEASE, 2.5 * LEASE])
+        return self.chance.choice([0.2, 1.0, LEASE, 2.5 * LEASE])
 
     def _later(self, seconds: float, call: Callable[[], None]) -> None:
         async def wait() -> None:
@@ -126,21 +125,24 @@ class Fleet:
 
     async def kill(self) -> None:
         member = self._any()
-        self.lost.add(member.process.pid)
         member.process.kill()
+        self._ledger.note(f"killed {member.process.pid}")
 
     async def stand_still(self) -> None:
         process = self._any().process
-        self.lost.add(process.pid)
         process.send(signal.SIGSTOP)
+        self._ledger.note(f"stopped {process.pid}")
         self._later(self._a_while(), lambda: process.send(signal.SIGCONT))
 
     async def replace(self) -> None:
         self._any().process.send(signal.SIGTERM)
 
     async def end_sessions(self) -> None:
-        query(self.server.dsn, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                               " WHERE application_name = 'piecework' AND random() < 0.5")  # fmt: skip
+        of_us = "FROM pg_stat_activity WHERE application_name = 'piecework'"
+        sessions = [pid for (pid,) in query(self.server.dsn, f"SELECT pid {of_us} ORDER BY pid")]
+        for pid in sessions:
+            if self.chance.random() < 0.5:
+                query(self.server.dsn, "SELECT pg_terminate_backend(%s)", pid)
 
     async def restart(self) -> None:
         await asyncio.to_thread(self.server.restart)
@@ -154,7 +156,7 @@ class Fleet:
         of_workers = "SELECT pid FROM pg_stat_activity WHERE application_name = 'piecework' AND query ~ %s"
         found = query(self.server.dsn, of_workers, OF_WORKERS)
         if found:
-            pid = int(str(self._chance.choice(found)[0]))
+            pid = int(str(self.chance.choice(found)[0]))
             os.kill(pid, signal.SIGSTOP)
             try:
                 await asyncio.sleep(self._a_while())
@@ -169,7 +171,7 @@ class Fleet:
 
     async def black_hole(self) -> None:
         member = self._any()
-        member.proxy.black_hole(*self._chance.choice([(), ("to_server",), ("to_client",)]))
+        member.proxy.black_hole(*self.chance.choice([(), ("to_server",), ("to_client",)]))
         self._heal_later(member)
 
     async def freeze(self) -> None:
@@ -179,23 +181,22 @@ class Fleet:
 
     async def delay(self) -> None:
         member = self._any()
-        member.proxy.delay(self._chance.choice([0.02, 0.2]))
+        member.proxy.delay(self.chance.choice([0.02, 0.2]))
         self._heal_later(member)
 
     async def half_open(self) -> None:
         for connection in self._any().proxy.connections(b"^LISTEN"):
-            connection.half_open(self._chance.choice(["client", "server"]))
+            connection.half_open(self.chance.choice(["client", "server"]))
 
     async def lose_claims(self) -> None:
-        self._any().proxy.trap("answer", rb"claim_\d", answer=rb'\[\["', times=self._chance.randint(1, 5))
+        self._any().proxy.trap("answer", rb"claim_\d", answer=rb'\[\["', times=self.chance.randint(1, 5))
 
     async def lose_settles(self) -> None:
-        self._any().proxy.trap("answer", rb"settle_\d", times=self._chance.randint(1, 5))
+        self._any().proxy.trap("answer", rb"settle_\d", times=self.chance.randint(1, 5))
 
 
 async def run(seconds: float, seed: int, folder: Path) -> list[str]:
     """Do it; returns the lines of the summary. What must hold is asserted."""
-    chance = random.Random(seed)
     ledger = Ledger(folder / "ledger")
     server = PrivatePostgres(None, {})
     app = make(server.dsn, ledger)
@@ -203,11 +204,15 @@ async def run(seconds: float, seed: int, folder: Path) -> list[str]:
     befell: Counter[str] = Counter()
     try:
         async with app.jobs:
-            fleet = Fleet(server, folder, ledger, chance)
+            fleet = Fleet(server, folder, ledger, random.Random(seed))
             faults = fleet.faults
             until_then = time.monotonic() + seconds
+            steps = 0
             try:
                 while time.monotonic() < until_then:
+                    # A step is the same for a seed whatever came before: its load, its pause, its fault, whom it hits.
+                    chance = fleet.chance = random.Random(f"{seed} {steps}")
+                    steps += 1
                     handles = await app.jobs.spawn_all(
                         [app.erratic.spec(chance.randrange(1000)) for _ in range(BATCH)]
                         + [app.nap.spec(chance.random()) for _ in range(BATCH // 6)]
@@ -226,7 +231,7 @@ async def run(seconds: float, seed: int, folder: Path) -> list[str]:
                     member.proxy.heal()
                 took = await until(lambda: count(server.dsn, "jobs") == 0, within=LONGEST)
                 fleet.keep_up()
-                return [*told(seconds, seed, befell, fleet), *judged(server.dsn, ledger, fleet, spawned, took)]
+                return [*told(seconds, seed, befell, fleet), *judged(server.dsn, ledger, spawned, took)]
             finally:
                 fleet.close()
     finally:
@@ -243,7 +248,7 @@ def told(seconds: float, seed: int, befell: Counter[str], fleet: Fleet) -> list[
     ]  # fmt: skip
 
 
-def judged(dsn: str, ledger: Ledger, fleet: Fleet, spawned: set[str], took: float) -> list[str]:
+def judged(dsn: str, ledger: Ledger, spawned: set[str], took: float) -> list[str]:
     ends = {str(id): (status, claim_no) for id, status, claim_no in query(
         dsn, "SELECT id, status, claim_no FROM piecework.finished_jobs")}  # fmt: skip
     twice = "(SELECT FROM piecework.attempts GROUP BY job_id, claim_no HAVING count(*) > 1) AS twice"
@@ -255,8 +260,8 @@ def judged(dsn: str, ledger: Ledger, fleet: Fleet, spawned: set[str], took: floa
         "jobs that ended twice": count(dsn, "finished_jobs") - len(ends),
         "claims that were settled twice": int(str(query(dsn, f"SELECT count(*) FROM {twice}")[0][0])),
         "jobs that completed without a run that ended": len(not_run),
-        "runs that overlapped, of processes that were not stopped or killed": len(
-            ledger.overlaps(lost=frozenset(fleet.lost))),
+        "runs that overlapped, the earlier neither cut by a kill or an exit nor stopped": len(
+            ledger.undisturbed_overlaps()),
     }  # fmt: skip
     moves = query(dsn, "SELECT move, count(*) FROM piecework.attempts GROUP BY 1 ORDER BY 1")
     statuses = Counter(str(status) for status, _ in ends.values())

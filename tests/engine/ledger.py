@@ -78,6 +78,24 @@ class Ledger:
             by_job[run.job].append(run)
         return dict(by_job)
 
+    def undisturbed_overlaps(self) -> list[tuple[Run, Run]]:
+        """Pairs of runs of one job that ran at the same time, less those whose earlier run was cut short, by the notes
+        `killed PID` and `exited PID` (before the later one began) and `stopped PID` (it stood still)."""
+        cuts: defaultdict[int, list[tuple[int, str]]] = defaultdict(list)
+        for place, line in enumerate(self._lines()):
+            if line.startswith(("note: killed ", "note: stopped ", "note: exited ")):
+                _, what, pid = line.split()
+                cuts[int(pid)].append((place, what))
+
+        def cut(earlier: Run, later: Run) -> bool:
+            return any(
+                earlier.began < place and (earlier.ended is None or place < earlier.ended)
+                and (what == "stopped" or place < later.began)
+                for place, what in cuts[earlier.pid]
+            )  # fmt: skip
+
+        return [(earlier, later) for earlier, later in self.overlaps() if not cut(earlier, later)]
+
     def overlaps(self, lost: frozenset[int] = frozenset()) -> list[tuple[Run, Run]]:
         """Pairs of runs of one job that ran at the same time, less those whose earlier run was in a process that is
         `lost`: it was killed, or stood still for so long that it was given up for dead."""
