@@ -68,7 +68,7 @@ MUTATIONS = (
     ),
     Mutation(
         "horizon", "the horizon in the sleep protocol: who is declared idle sleeps at once",
-        "tests/faults/test_open_spawn.py::test_it_runs_within_a_second_of_its_commit",
+        "tests/faults/test_open_spawn.py::test_it_runs_soon_after_its_commit",
         (("engine/idleness.py", "self.declared, self._horizon = True, horizon\n",
           "self.declared, self._horizon = True, None\n"),),
     ),

@@ -24,6 +24,8 @@ from piecework.store import claiming
 
 NEVER = WorkerSettings(look_every=timedelta(hours=1))
 """Nothing but the protocol lets a sleeper find a job."""
+SOME_SECONDS = 10.0
+"""An hour on a worker that misses a job, less than a second on one that does not, and more on a busy machine."""
 
 
 class Call(NamedTuple):
@@ -107,13 +109,13 @@ async def missed_spawns(
     return [ran[number] - at for number, at in committed.items()]
 
 
-async def test_a_spawn_that_is_open_while_the_workers_go_to_sleep_runs_within_a_second_of_its_commit(
+async def test_a_spawn_that_is_open_while_the_workers_go_to_sleep_runs_soon_after_its_commit(
     jobs: Jobs, dsn: str, work: JobFunction, ran: dict[str, float]
 ) -> None:
     async with jobs._make_worker(NEVER) as one, jobs._make_worker(NEVER) as other:
         late = await missed_spawns(dsn, [one, other], ran, tries=60, at_once=3, longest=0.4)
     assert len(late) == 60
-    assert max(late) < 1.0
+    assert max(late) < SOME_SECONDS
 
 
 @pytest.mark.soak
@@ -162,13 +164,13 @@ async def test_an_open_spawn_delays_no_other_spawn_claim_or_settle(
                 start = time.monotonic()
                 await (await work.spawn(number)).result(timeout=SOON)
                 took.append(time.monotonic() - start)
-            assert sorted(took)[10] < 0.2
-            assert max(took) < 1.0
+            assert max(took) < SOME_SECONDS
             calls.clear()
+            start = time.monotonic()
             await asyncio.sleep(2.0)
-            assert len(calls) <= 10, "it looks every half second"
+            assert len(calls) <= 4 * (time.monotonic() - start) + 2, "it looks every half second"
             user.commit()
-            await until(lambda: "-1" in ran, within=1.0)
+            await until(lambda: "-1" in ran, within=SOME_SECONDS)
             await calm(worker)
 
 
@@ -210,7 +212,7 @@ async def test_a_worker_that_others_are_hinted_at_in_masses_looks_a_few_times_a_
         assert 3 <= len(calls) <= 30
 
 
-async def test_a_job_whose_hint_went_to_a_worker_that_is_dead_runs_within_a_second(
+async def test_a_job_whose_hint_went_to_a_worker_that_is_dead_runs_soon(
     app: App, dsn: str, workers: Callable[..., WorkerProcess]
 ) -> None:
     dead = [workers(default_liveness=True) for _ in range(2)]
@@ -222,7 +224,7 @@ async def test_a_job_whose_hint_went_to_a_worker_that_is_dead_runs_within_a_seco
         for _ in range(10):
             start = time.monotonic()
             await (await app.note.spawn()).result(timeout=SOON)
-            assert time.monotonic() - start < 1.0
+            assert time.monotonic() - start < SOME_SECONDS
     assert count(dsn, "idle_workers") == 2, "nobody has struck them off yet"
 
 
@@ -240,11 +242,12 @@ async def test_a_worker_that_cannot_listen_looks_every_half_second_until_it_can_
                 query(dsn, "INSERT INTO piecework.jobs (id, job_type, config) VALUES (%s, 'work', %s)",
                       str(new_id()), json.dumps({"number": number}))  # fmt: skip
                 await until(lambda: str(number) in ran)  # noqa: B023
-                assert ran[str(number)] - committed < 0.8
+                assert ran[str(number)] - committed < SOME_SECONDS
             await asyncio.sleep(1.0)
             calls.clear()
+            start = time.monotonic()
             await asyncio.sleep(3.0)
-            assert 4 <= len(calls) <= 7
+            assert 1 <= len(calls) <= 2 * (time.monotonic() - start) + 2
         await calm(worker)
         await asyncio.sleep(0.1)
         calls.clear()
@@ -270,7 +273,7 @@ async def test_a_job_type_that_is_registered_while_the_worker_sleeps_is_claimed(
 
         start = time.monotonic()
         assert await (await late.spawn()).result(timeout=SOON) == "not too late"
-        assert time.monotonic() - start < 1.0
+        assert time.monotonic() - start < SOME_SECONDS
         await calm(worker)
 
 
@@ -283,10 +286,11 @@ async def test_a_due_job_that_an_open_transaction_holds_is_tried_a_few_times_a_s
         async with jobs._make_worker(NEVER):
             await asyncio.sleep(1.5)
             calls.clear()
+            start = time.monotonic()
             await asyncio.sleep(2.0)
-            assert len(calls) <= 12
+            assert len(calls) <= 6 * (time.monotonic() - start) + 2
             stranger.rollback()
-            await until(lambda: ran, within=1.0)
+            await until(lambda: ran, within=SOME_SECONDS)
 
 
 async def test_a_worker_that_was_flagged_idle_when_its_connection_broke_is_not_flagged_while_it_is_busy(

@@ -13,7 +13,7 @@ from engine.helpers import SOON, WorkerProcess, count, until
 from piecework.base.ids import new_id
 
 
-async def test_it_runs_within_a_second_of_its_commit(dsn: str, app: App, workers: Callable[..., WorkerProcess]) -> None:
+async def test_it_runs_soon_after_its_commit(dsn: str, app: App, workers: Callable[..., WorkerProcess]) -> None:
     with psycopg.connect(dsn) as application:
         job = {"id": str(new_id()), "job_type": "note", "config": {}}
         application.execute("SELECT piecework.spawn_1(%s)", [json.dumps([job])])
@@ -24,4 +24,4 @@ async def test_it_runs_within_a_second_of_its_commit(dsn: str, app: App, workers
         application.commit()
         committed = time.monotonic()
     await until(lambda: job["id"] in app.ledger.runs_by_job())
-    assert time.monotonic() - committed < 1.0
+    assert time.monotonic() - committed < 15.0, "the next look without the protocol comes after 30 s"
