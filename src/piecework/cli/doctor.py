@@ -12,6 +12,7 @@ import click
 import psycopg
 
 from piecework.base.errors import DatabaseError, PieceworkError
+from piecework.base.threads import in_thread
 from piecework.cli import diagnosis
 from piecework.cli.database import database_options
 from piecework.cli.diagnosis import Status, Verdict
@@ -140,7 +141,7 @@ async def _dsn(database_url: str | None) -> AsyncGenerator[str]:
     if database_url:
         yield database_url
         return
-    server = await asyncio.to_thread(acquire)
+    server = await in_thread("embedded-postgres", acquire)
     try:
         yield server.dsn
     finally:

@@ -7,6 +7,7 @@ import logging
 import signal
 from collections.abc import Sequence
 
+from piecework.base.threads import named
 from piecework.cli import lifeline
 from piecework.cli.lifeline import Child
 
@@ -23,7 +24,7 @@ def run(command: Sequence[str], count: int) -> int:
     The first signal lets all of them drain, the next one does not wait. Processes drain too when this one dies. SIGUSR1
     is passed on. Exit code 0 if all drained, 2 if they were called wrongly, else 1.
     """
-    return asyncio.run(_Supervisor(command, count).run())
+    return asyncio.run(named("worker-supervisor", _Supervisor(command, count).run))
 
 
 class _Supervisor:

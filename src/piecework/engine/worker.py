@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from types import TracebackType
 
 from piecework.base.errors import DatabaseError
+from piecework.base.threads import in_thread
 from piecework.engine.claimer import Claimer
 from piecework.engine.completer import Completer
 from piecework.engine.dump import describe, printed_on_signal
@@ -114,13 +115,13 @@ class Worker:
             raise cancelled
 
     async def _sign_on(self) -> None:
-        starting = self._loop.create_task(asyncio.to_thread(self._heartbeat.start), name="job-sign-on")
+        starting = self._loop.create_task(in_thread("job-sign-on", self._heartbeat.start), name="job-sign-on")
         try:
             await asyncio.shield(starting)
         except asyncio.CancelledError:
             await asyncio.wait({starting})  # the thread cannot be stopped, and would beat for ever
             if starting.exception() is None:
-                await asyncio.to_thread(self._heartbeat.stop)
+                await in_thread("job-sign-off", self._heartbeat.stop)
             raise
 
     async def run_until_signalled(self) -> None:
@@ -189,7 +190,7 @@ class Worker:
         await self._stop("job-listener")
         await self._stop("job-completer", within=0.0 if executor.held else _SETTLE_GRACE)
         executor.close()
-        await asyncio.to_thread(self._heartbeat.stop)
+        await in_thread("job-sign-off", self._heartbeat.stop)
         self._watchdog.close()
         for link in self._links:
             await link.drop()

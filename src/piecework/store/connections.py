@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
 from piecework.base.errors import DatabaseUnreachable
+from piecework.base.threads import in_thread
 from piecework.store.connection import AsyncConnection, connect
 
 
@@ -54,7 +55,7 @@ class Connections:
         except DatabaseUnreachable:
             if self._revive is None:
                 raise
-            await asyncio.to_thread(self._revive)
+            await in_thread("embedded-postgres", self._revive)
             return await connect(self._dsn, self._session)
 
     async def forget_idle(self) -> None:

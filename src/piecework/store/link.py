@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 from piecework.base.errors import DatabaseError, DatabaseUnreachable
+from piecework.base.threads import in_thread
 from piecework.store.connection import AsyncConnection, ReadOnlyServer, condition, connect, describe, sever, translated
 from piecework.store.statements import Statements
 
@@ -98,7 +99,7 @@ class Link:
             except DatabaseError as error:
                 self.health.lost(self, error)
                 if self._revive is not None:
-                    await asyncio.to_thread(self._try_to_revive)
+                    await in_thread("embedded-postgres", self._try_to_revive)
                 raise
             self.health.opened(self)
         return self._conn

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from typing import TypeVar
+
+from piecework.base.threads import named
 
 T = TypeVar("T")
 
@@ -21,9 +23,9 @@ class OwnLoop:
         self._thread.start()
         self._loop = self._started.result()
 
-    def run(self, coroutine: Coroutine[object, object, T]) -> T:
-        """Run a coroutine on the loop and block until it is done; an interrupt cancels it."""
-        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+    def run(self, call: Callable[[], Coroutine[object, object, T]]) -> T:
+        """Run a call on the loop and block until it is done; an interrupt cancels it."""
+        future = asyncio.run_coroutine_threadsafe(named("job-call", call), self._loop)
         try:
             return future.result()
         except BaseException:
@@ -36,7 +38,7 @@ class OwnLoop:
         self._thread.join()
 
     def _main(self) -> None:
-        asyncio.run(self._serve())
+        asyncio.run(named("piecework-loop", self._serve))
 
     async def _serve(self) -> None:
         self._started.set_result(asyncio.get_running_loop())

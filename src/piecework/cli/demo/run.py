@@ -14,6 +14,7 @@ import click
 import msgspec
 
 from piecework.base.ids import JobId
+from piecework.base.threads import in_thread
 from piecework.cli.demo import ledger, variables, work
 from piecework.cli.demo.check import Evidence, JobRow
 from piecework.cli.demo.display import Display, Progress
@@ -184,7 +185,7 @@ class Course:
 
     async def _evidence(self) -> Evidence:
         snapshots = await list_jobs(self.store, JobFilter(), len(self.planned) + 1000)
-        recount = await asyncio.to_thread(self._recount)
+        recount = await in_thread("demo-recount", self._recount)
         try:
             runs = ledger.read(self._ledger)
         except ValueError as error:
