@@ -14,6 +14,7 @@ from typing_extensions import TypeVar, Unpack
 
 from piecework.base.errors import AlreadyOpen, ConfigurationError, NotBuiltYet
 from piecework.base.ids import JobId
+from piecework.base.threads import named
 from piecework.model.settings import WorkerSettings
 from piecework.model.snapshot import JobSnapshot
 from piecework.work import spawner
@@ -90,7 +91,7 @@ class Jobs:
     def __enter__(self) -> Self:
         own_loop = OwnLoop()
         try:
-            own_loop.run(self._open())
+            own_loop.run(self._open)
         except BaseException:
             own_loop.stop()
             raise
@@ -103,7 +104,7 @@ class Jobs:
         own_loop, self._own_loop = self._own_loop, None
         assert own_loop is not None, "left without having been entered"
         try:
-            own_loop.run(self._close())
+            own_loop.run(self._close)
         finally:
             own_loop.stop()
 
@@ -234,7 +235,7 @@ class Jobs:
             async with self:
                 await self._make_worker(settings).run_until_signalled()
 
-        asyncio.run(work())
+        asyncio.run(named("job-worker", work))
 
     def _make_worker(self, settings: WorkerSettings) -> Worker:
         # The one lazy import of the house: a process that only spawns and reads loads no engine.

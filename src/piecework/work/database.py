@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from piecework.base.errors import ConfigurationError
+from piecework.base.threads import in_thread
 from piecework.store.embedded import EmbeddedServer, acquire
 from piecework.store.statements import Statements
 from piecework.store.store import Store
@@ -79,7 +80,7 @@ class Database:
 
 
 async def _lease() -> EmbeddedServer:
-    leasing = asyncio.create_task(asyncio.to_thread(acquire), name="embedded-postgres")
+    leasing = asyncio.create_task(in_thread("embedded-postgres", acquire), name="embedded-postgres")
     try:
         return await asyncio.shield(leasing)
     except asyncio.CancelledError:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from piecework.base.errors import NotOpen
+from piecework.base.threads import named
 from piecework.store.store import Store
 from piecework.work.registry import Registry
 from piecework.work.waiters import Waiters
@@ -124,7 +125,7 @@ class Service:
             opened = self._current()
             if opened.loop.is_closed():
                 raise NotOpen(f"the event loop that opened this Jobs has ended without closing it: {_HOW_TO_OPEN}")
-            return asyncio.run_coroutine_threadsafe(call(opened.store), opened.loop)
+            return asyncio.run_coroutine_threadsafe(named("job-call", lambda: call(opened.store)), opened.loop)
 
     def _current(self) -> _Opened:
         opened = self._opened
