@@ -185,14 +185,14 @@ def test_the_parameters_in_a_header_are_those_of_the_function() -> None:
 
 def test_an_sql_file_holds_one_statement() -> None:
     for path in [*sql_files("sql"), *sql_files("functions")]:
-        bare = re.sub(r"'(?:[^']|'')*'|\$\$.*?\$\$", "''", body(path), flags=re.DOTALL)
+        bare = re.sub(r"'(?:[^']|'')*'|\$(\w*)\$.*?\$\1\$", "''", body(path), flags=re.DOTALL)
         assert len([each for each in bare.split(";") if each.strip()]) == 1, path.name
 
 
 def test_every_sql_statement_is_called_and_every_call_has_its_statement() -> None:
     called: set[str] = set()
     for path in STORE.glob("*.py"):
-        called.update(re.findall(r"\b(?:sql|value|rows|_run)\(\s*\"(\w+)\"", path.read_text()))
+        called.update(re.findall(r"\b(?:sql|value|rows|_run|printed)\(\s*\"(\w+)\"", path.read_text()))
     assert called == {path.stem for path in sql_files("sql")}
 
 

@@ -81,10 +81,11 @@ def test_six_processes_at_once_migrate_once(empty_dsn: str) -> None:
 
 
 async def test_a_migration_that_fails_leaves_nothing(empty_dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = Statements.sql
+    original = Statements.printed
     monkeypatch.setattr(
-        Statements, "sql", lambda self, name: b"SELECT 1/0" if name == "add_partitions" else original(self, name)
-    )
+        Statements, "printed",
+        lambda self, name, *params: "SELECT 1/0" if name == "add_partitions" else original(self, name, *params),
+    )  # fmt: skip
     with pytest.raises(psycopg.errors.DivisionByZero):
         await opened(empty_dsn, migrate=True)
     monkeypatch.undo()

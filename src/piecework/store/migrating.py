@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from piecework.base.errors import DatabaseError, MigrationsNeeded, PermissionDenied, SchemaTooNew
@@ -10,6 +11,8 @@ from piecework.store.connection import AsyncConnection
 from piecework.store.statements import SqlFile, Statements, sql_files
 
 _SUPPORTS = re.compile(r"^-- supports: (\d+)$", re.MULTILINE)
+_MADE = re.compile(r"^CREATE (TABLE|FUNCTION) /\*schema\.\*/(\w+)", re.MULTILINE)
+_LEAF = re.compile(r"_\d{8}$")
 _DAYS_AHEAD = 7
 
 
@@ -20,6 +23,10 @@ class Migration:
     version: int
     supports: int
     file: SqlFile
+
+    @property
+    def name(self) -> str:
+        return self.file.name
 
 
 def migrations() -> list[Migration]:
@@ -132,44 +139,92 @@ async def migrate(conn: AsyncConnection, statements: Statements) -> list[str]:
         SchemaTooNew, DatabaseError: as `check`.
     """
     state = await schema_state(conn, statements)
-    if state.version >= code_version() and not (state.version == code_version() and state.outdated_functions):
+    if not pending(state):
         check(state, statements.schema)
         return []
-    applied: list[str] = []
     async with conn.transaction():
         await conn.execute(statements.sql("lock_migrations"), [statements.schema])
         state = await schema_state(conn, statements)
         _check_texts(state, statements.schema)
         if state.version == 0:
-            await _create_schema(conn, statements, state)
-        for migration in migrations():
-            if migration.version > state.version:
-                await conn.execute(statements.render(migration.file.text).encode())
-                await conn.execute(
-                    statements.sql("record_migration"),
-                    [migration.version, migration.file.name, migration.file.checksum, migration.supports],
-                )
-                applied.append(migration.file.name)
-        if state.version <= code_version():
-            for file in state.outdated_functions:
-                await conn.execute(statements.render(file.text).encode())
-                await conn.execute(statements.sql("record_function"), [file.name, file.checksum])
-                applied.append(file.name)
-        await conn.execute(statements.sql("add_partitions"), [_DAYS_AHEAD])
+            _check_may_create(state, statements.schema)
+        applied = pending(state)
+        for statement in script(statements, applied):
+            await conn.execute(statement.encode())
     check(await schema_state(conn, statements), statements.schema)
-    return applied
+    return [part.name for part in applied]
 
 
-async def _create_schema(conn: AsyncConnection, statements: Statements, state: SchemaState) -> None:
+def _check_may_create(state: SchemaState, schema: str) -> None:
     if not state.may_create:
         raise PermissionDenied(
-            f"the database role may not create tables in the schema {statements.schema!r}: run `piecework migrate` "
+            f"the database role may not create tables in the schema {schema!r}: run `piecework migrate` "
             "with a role that has CREATE on the schema"
             if state.there
-            else f"the schema {statements.schema!r} does not exist and the database role may not create it: "
+            else f"the schema {schema!r} does not exist and the database role may not create it: "
             "run `piecework migrate` with a role that has CREATE on the database"
         )
-    if not state.there:
-        await conn.execute(statements.sql("create_schema"))
-    await conn.execute(statements.sql("create_migrations"))
-    await conn.execute(statements.sql("create_functions"))
+
+
+def everything() -> list[Migration | SqlFile]:
+    """Return the migrations and then the functions of this package: what a database lacks that has never seen it."""
+    return [*migrations(), *sql_files("functions")]
+
+
+def pending(state: SchemaState) -> list[Migration | SqlFile]:
+    """Return what of this package a schema lacks; nothing of a newer one, which has its own functions."""
+    if state.version > code_version():
+        return []
+    return [*(each for each in migrations() if each.version > state.version), *state.outdated_functions]
+
+
+def script(statements: Statements, parts: Sequence[Migration | SqlFile]) -> list[str]:
+    """Return the statements that apply `parts` and record them, without parameters, to be run in one transaction.
+
+    A statement whose work is done already does nothing, so that the same ones may be run again, on any schema that
+    is not newer than this package: whoever runs them without asking the database first needs no other.
+    """
+    return [
+        statements.printed("lock_migrations", statements.schema),
+        statements.printed("create_schema"),
+        statements.printed("create_migrations"),
+        statements.printed("create_functions"),
+        *(_step(statements, part) for part in parts),
+        statements.printed("add_partitions", _DAYS_AHEAD),
+    ]
+
+
+def _step(statements: Statements, part: Migration | SqlFile) -> str:
+    if isinstance(part, Migration):
+        file = part.file
+        return statements.printed(
+            "apply_migration", part.version, file.name, file.checksum, part.supports, statements.render(file.text)
+        )
+    return statements.printed(
+        "install_function", code_version(), part.name, part.checksum, statements.render(part.text)
+    )
+
+
+def whole_script(statements: Statements, parts: Sequence[Migration | SqlFile]) -> str:
+    """Return `script` as one text in a transaction of its own, for psql and its like."""
+    steps = [statements.printed("begin_script"), *script(statements, parts), statements.printed("commit_script")]
+    return "".join(f"{step};\n\n" for step in steps)
+
+
+def removal(statements: Statements) -> str:
+    """Return the statement that removes everything of piecework with all jobs, and the schema if it is left empty."""
+    functions = [*_made("FUNCTION"), *(file.name for file in sql_files("functions"))]
+    return statements.printed("remove", ",".join(_table_names()), ",".join(functions))
+
+
+def is_ours(table: str) -> bool:
+    """Say whether a table of this name, in the schema, is piecework's."""
+    return _LEAF.sub("", table) in _table_names()
+
+
+def _table_names() -> list[str]:
+    return ["migrations", "functions", *_made("TABLE")]
+
+
+def _made(kind: str) -> list[str]:
+    return [name for each in migrations() for what, name in _MADE.findall(each.file.text) if what == kind]

@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.resources import files
 
 from piecework.base.errors import ConfigurationError
 
-_TOKEN = re.compile(r"/\*(schema\.|schema|schema_text|channel)\*/")
+_TOKEN = re.compile(r"/\*(schema\.|schema|schema_text|channel)\*/|\$(\d+)")
+_SIGNATURE = re.compile(r"^-- (params|returns):.*\n(--  .*\n)*", re.MULTILINE)
 _MAX_IDENTIFIER_BYTES = 63
+_QUOTES = ("$$", "$apply$", "$text$")
+"""What ends a quoted text of ours: a name must not."""
 
 
 @cache
@@ -32,15 +36,18 @@ class Statements:
         schema: the schema's name; any name PostgreSQL accepts, it is quoted.
 
     Raises:
-        ConfigurationError: the name is empty, has a NUL or `$$` or is longer than 63 bytes, or is PostgreSQL's own.
+        ConfigurationError: the name is empty, is longer than 63 bytes, has a NUL or one of `$$`, `$apply$` and
+            `$text$`, or is PostgreSQL's own.
     """
 
     schema: str
 
     def __post_init__(self) -> None:
         too_long = len(self.schema.encode()) > _MAX_IDENTIFIER_BYTES
-        if not self.schema or too_long or "\0" in self.schema or "$$" in self.schema:  # $$ ends a function's text
-            raise ConfigurationError(f"schema={self.schema!r}: a schema's name has 1 to 63 bytes, no NUL and no $$")
+        if not self.schema or too_long or any(part in self.schema for part in ("\0", *_QUOTES)):
+            raise ConfigurationError(
+                f"schema={self.schema!r}: a schema's name has 1 to 63 bytes, no NUL and none of {', '.join(_QUOTES)}"
+            )
         if self.schema.startswith("pg_") or self.schema == "information_schema":
             raise ConfigurationError(f"schema={self.schema!r}: names of PostgreSQL's own schemas cannot be used")
 
@@ -49,17 +56,29 @@ class Statements:
         """The NOTIFY channel of this schema: two schemas of one database do not hear each other."""
         return "piecework_" + hashlib.sha256(self.schema.encode()).hexdigest()[:16]
 
-    def render(self, text: str) -> str:
-        """Return `text` with the tokens replaced."""
-        identifier = '"' + self.schema.replace('"', '""') + '"'
-        literal = "'" + self.schema.replace("'", "''") + "'"
+    def render(self, text: str, *, escaped: bool = False, params: Sequence[str | int] = ()) -> str:
+        """Return `text` with the tokens replaced.
+
+        Args:
+            text: as it stands in a file.
+            escaped: put in what every driver's own parsing leaves alone.
+            params: put in these as literals for `$1` and so on.
+        """
+        identifier = _escaped(self.schema) if escaped else '"' + self.schema.replace('"', '""') + '"'
         values = {
             "schema.": identifier + ".",
             "schema": identifier,
-            "schema_text": literal,
+            "schema_text": _literal(self.schema),
             "channel": f"'{self.channel}'",
         }
-        return _TOKEN.sub(lambda match: values[match.group(1)], text)
+
+        def replaced(match: re.Match[str]) -> str:
+            token, number = match.groups()
+            if token:
+                return values[token]
+            return _literal(params[int(number) - 1]) if params else match.group()
+
+        return _TOKEN.sub(replaced, text)
 
     @cached_property
     def _rendered(self) -> dict[str, bytes]:
@@ -71,6 +90,47 @@ class Statements:
         if text is None:
             text = self._rendered[name] = self.render(_read("sql", name + ".sql")).encode()
         return text
+
+    def printed(self, name: str, *params: str | int) -> str:
+        """Return the statement of `sql/<name>.sql` with its parameters as literals: for scripts, which bind none."""
+        return self.render(_SIGNATURE.sub("", _read("sql", name + ".sql")), params=params).strip()
+
+    @cached_property
+    def _rendered_for(self) -> dict[tuple[str, str], str]:
+        return {}
+
+    def sql_for(self, name: str, placeholder: str) -> str:
+        """Return the statement of `sql/<name>.sql`, whose one parameter is `$1::text`, for another driver.
+
+        Plain ASCII, whatever the schema's name: the connection may have another encoding than UTF-8.
+
+        Args:
+            name: the statement.
+            placeholder: what that driver takes for `$1`.
+        """
+        text = self._rendered_for.get((name, placeholder))
+        if text is None:
+            template = re.sub(r"^--.*\n", "", _read("sql", name + ".sql"), flags=re.MULTILINE)
+            before, after = template.strip().split("$1::text")  # `::text` were a parameter to SQLAlchemy
+            text = f"{self.render(before, escaped=True)}CAST({placeholder} AS text){self.render(after, escaped=True)}"
+            self._rendered_for[name, placeholder] = text
+        return text
+
+
+def _escaped(name: str) -> str:
+    """Quote an identifier without the characters that mean something to a driver: `%`, `:`, `?`, `$`, quotes."""
+    if re.fullmatch(r"\w+", name, re.ASCII):
+        return f'"{name}"'
+    codes = (
+        character if re.fullmatch(r"\w", character, re.ASCII) else f"\\+{ord(character):06x}" for character in name
+    )
+    return f'U&"{"".join(codes)}"'
+
+
+def _literal(value: str | int) -> str:
+    if isinstance(value, int):
+        return str(value)
+    return f"$text$\n{value}$text$" if "\n" in value else "'" + value.replace("'", "''") + "'"
 
 
 @dataclass(frozen=True)

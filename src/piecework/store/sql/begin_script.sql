@@ -1,0 +1,2 @@
+-- Begin the transaction of a printed script.
+BEGIN

@@ -1,0 +1,2 @@
+-- Commit what a printed script did, all or nothing.
+COMMIT
