@@ -202,8 +202,11 @@ def test_what_cannot_be_a_job_is_refused_where_it_is_defined(fn: Any, says: str)
         ({"timeout": 600}, RegistrationError, "timeout=timedelta(minutes=10)"),
         ({"timeout": timedelta(0)}, RegistrationError, "leaves no time to run"),
         ({"timeout": timedelta(seconds=-1)}, RegistrationError, "leaves no time to run"),
-        ({"key": "{n}"}, NotBuiltYet, "the setting key= is not built yet"),
-        ({"concurrency_key": "{n}"}, NotBuiltYet, "the setting concurrency_key= is not built yet"),
+        ({"concurrency_limit": 0}, RegistrationError, "concurrency_limit= takes an int from 1 to 32767, not 0"),
+        ({"concurrency_limit": 2}, RegistrationError, "concurrency_limit= needs a concurrency_key; to limit how many"),
+        ({"inherits_state": True}, RegistrationError, "inherits_state=True needs a key"),
+        ({"inherits_state": 1}, RegistrationError, "inherits_state= takes True or False, not 1"),
+        ({"strict": "yes"}, RegistrationError, "strict= takes True or False, not 'yes'"),
     ],
 )
 def test_a_wrong_setting_is_refused_and_the_message_names_function_and_setting(

@@ -82,7 +82,16 @@ def test_an_id_is_made_or_taken() -> None:
         ({"tags": ["a"] * 51}, "at most 50 tags, got 51"),
         ({"tags": ["a\0"]}, "stores no NUL"),
         ({"id": "0198"}, "takes a uuid.UUID, not '0198'"),
-        ({"prio": 3}, "options() takes no 'prio'; it takes concurrency_key, delay"),
+        ({"key": ""}, "key=…) takes 1 to 200 characters, got 0"),
+        ({"key": "k" * 201}, "key=…) takes 1 to 200 characters, got 201"),
+        ({"key": 7}, "key=…) takes a text, not 7"),
+        ({"key": "a\0"}, "stores no NUL"),
+        ({"concurrency_key": ""}, "concurrency_key=…) takes 1 to 200 characters, got 0"),
+        ({"concurrency_key": "a\ud800"}, "no lone surrogate"),
+        ({"concurrency_key": "a", "concurrency_limit": 0}, "takes an int from 1 to 32767, not 0"),
+        ({"concurrency_key": "a", "concurrency_limit": True}, "takes an int from 1 to 32767, not True"),
+        ({"concurrency_limit": 2}, "the jobs of type bare have no concurrency key to limit: give concurrency_key="),
+        ({"prio": 3}, "options() takes no 'prio'; it takes concurrency_key, concurrency_limit, delay"),
     ],
 )
 def test_a_wrong_option_is_refused_and_the_message_says_what_to_write(options: dict[str, Any], says: str) -> None:
@@ -92,7 +101,15 @@ def test_a_wrong_option_is_refused_and_the_message_says_what_to_write(options: d
     assert isinstance(refused.value, ValueError)
 
 
-@pytest.mark.parametrize("name", ["key", "concurrency_key", "conn"])
+def test_keys_are_taken_as_they_are() -> None:
+    job = new(key="{n}", concurrency_key="account:7", concurrency_limit=3)
+    assert (job.key, job.concurrency_key, job.concurrency_limit) == ("{n}", "account:7", 3)
+    assert (new().key, new().concurrency_key, new().concurrency_limit) == (None, None, None)
+    later = bare.options(concurrency_key="a", concurrency_limit=2).options(concurrency_limit=4).spec(1).new
+    assert (later.concurrency_key, later.concurrency_limit) == ("a", 4)
+
+
+@pytest.mark.parametrize("name", ["conn"])
 def test_an_option_that_is_not_built_yet_is_refused_by_name(name: str) -> None:
     with pytest.raises(NotBuiltYet, match=rf"options\({name}=…\) is not built yet"):
         bare.options(**{name: "x"})  # type: ignore[call-overload]

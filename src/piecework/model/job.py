@@ -24,6 +24,12 @@ class NewJob(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=F
     tags: Sequence[str] = ()
     chosen: bool = False
     """The id is the caller's own: an existing job with it is an error, also one that ended."""
+    key: str | None = None
+    """While a live job of this type has it, this one is not created."""
+    concurrency_key: str | None = None
+    concurrency_limit: int | None = None
+    """How many jobs of the concurrency key may run at once; None for 1."""
+    trace_context: dict[str, str] | None = None
 
 
 class ClaimedJob(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -42,3 +48,11 @@ class ClaimedJob(msgspec.Struct, frozen=True, array_like=True, gc=False):
     crashes: int
     """Workers lost while they ran this job, since the last reschedule."""
     config: msgspec.Raw
+    concurrency_key: str | None = None
+    trace_context: dict[str, str] | None = None
+    created_at: int = 0
+    """Microseconds since the epoch; 0 where it was not asked for."""
+    state: msgspec.Raw = msgspec.Raw(b"null")
+    """What an earlier attempt saved."""
+    inherited_state: msgspec.Raw = msgspec.Raw(b"null")
+    """What was saved last under the job's key, of job types whose keys inherit it."""

@@ -15,10 +15,10 @@ from piecework.base.errors import InvalidOptions, RegistrationError
 from piecework.base.serialization import qualified_name
 from piecework.model.completion import Fail, Reschedule
 from piecework.work.current_job import CurrentJob
+from piecework.work.function_job import FunctionJob
 from piecework.work.function_shape import check_function
 from piecework.work.job_settings import JobSettings, check_settings
 from piecework.work.placement import checked_name
-from piecework.work.registry import RegisteredJob
 from piecework.work.service import Service
 from piecework.work.spawner import JobSpawner
 
@@ -41,7 +41,7 @@ class JobFunction(JobSpawner[P, R], Generic[P, R, Q, X]):
     fn: Callable[Q, X]
     """The function itself."""
 
-    def __init__(self, service: Service, job: RegisteredJob) -> None:
+    def __init__(self, service: Service, job: FunctionJob) -> None:
         # First what the function carries, a pytest mark for instance; but nothing that would hide a method of ours.
         functools.update_wrapper(cast("Callable[Q, X]", self), job.fn, updated=())
         self.__dict__.update({name: value for name, value in vars(job.fn).items() if not hasattr(type(self), name)})
@@ -70,7 +70,13 @@ AnyJobFunction: TypeAlias = JobFunction[..., object, ..., object]
 
 
 def register(
-    service: Service, fn: object, job_type: str, settings: JobSettings, localns: Mapping[str, object] | None
+    service: Service,
+    fn: object,
+    job_type: str,
+    settings: JobSettings,
+    localns: Mapping[str, object] | None,
+    *,
+    resident: bool = False,
 ) -> AnyJobFunction:
     """Make a function a job type of `service`.
 
@@ -80,10 +86,10 @@ def register(
         job_type: its name; empty for the function's own.
         settings: as the decorator got them.
         localns: the names of the scope in which the function was defined, for its annotations.
+        resident: whether there is one job of the type, which reschedules itself for ever.
 
     Raises:
         RegistrationError: the function cannot be a job, a setting is wrong, or the job type is taken.
-        NotBuiltYet: a setting that this version does not have.
     """
     if isinstance(fn, JobFunction):
         raise RegistrationError(f"{fn!r} is a job already: a function is decorated once, aliases= gives further names")
@@ -95,7 +101,8 @@ def register(
         checked_name(name, f"{function}: the job type")
     except InvalidOptions as error:
         raise RegistrationError(str(error)) from None
-    job = RegisteredJob(checked, name, check_settings(settings, function), localns)
+    where = f"@jobs.{'resident' if resident else 'job'} on {function}"
+    job = FunctionJob(checked, name, check_settings(settings, where, resident=resident), localns)
     service.registry.add(job)
     return JobFunction(service, job)
 

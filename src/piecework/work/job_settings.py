@@ -1,17 +1,29 @@
-"""What `@jobs.job(…)` takes besides the job type, checked where the job is defined."""
+"""What `@jobs.job(…)` and the class form take besides the job type, checked where the job is defined."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import TypedDict, cast
+from typing import Literal, TypedDict, cast
 
-from piecework.base.errors import InvalidOptions, NotBuiltYet, RegistrationError
+from piecework.base.errors import InvalidOptions, RegistrationError
 from piecework.model.retry import RetrySettings
-from piecework.work.placement import Placement, checked_name, checked_priority, checked_tags, refuse_unknown
+from piecework.work.placement import (
+    Placement,
+    checked_limit,
+    checked_name,
+    checked_priority,
+    checked_tags,
+    refuse_unknown,
+)
+from piecework.work.templates import Template, parse_template
 
-_NOT_BUILT = ("key", "concurrency_key")
+_NEVER_ENDS = {
+    "fail_on": "no error ends it",
+    "key": "there is one of its type already",
+    "inherits_state": "there is no next one",
+}
 
 
 class JobSettings(TypedDict, total=False):
@@ -39,9 +51,19 @@ class JobSettings(TypedDict, total=False):
     place among the jobs that run. Without this setting a run may take as long as it likes.
     """
     key: str
-    """Not built yet."""
+    """While a job of the type with the same key is live, a spawn creates none: its handle is that of the live one, with
+    `created` False. A template of the job's parameters and their fields, such as `"{account_id}"` or `"{order.id}"`;
+    a parameter that is None makes no key."""
+    inherits_state: bool
+    """Whether a job with a key starts with the execution state that the job before it with that key left behind."""
     concurrency_key: str
-    """Not built yet."""
+    """At most `concurrency_limit` jobs with the same concurrency key run at once, of whatever job types; the oldest
+    first. A template as `key`."""
+    concurrency_limit: int
+    """How many jobs with the same concurrency key may run at once, 1 unless set."""
+    strict: bool
+    """Whether a stored field that the function does not take fails the attempt; else it is ignored, with one WARNING.
+    For jobs that may not lose what a newer release stored: a worker of that release gets them after the backoff."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,37 +76,87 @@ class CheckedSettings:
     max_concurrent_per_process: int | None
     timeout: timedelta | None
     aliases: tuple[str, ...]
+    key: Template | None
+    concurrency_key: Template | None
+    inherits_state: bool
+    strict: bool
+    resident: bool
 
 
-def check_settings(settings: JobSettings, function: str) -> CheckedSettings:
-    """Check the settings of the job function called `function`.
+def check_settings(settings: JobSettings, where: str, *, resident: bool = False) -> CheckedSettings:
+    """Check the settings of a job type.
+
+    Args:
+        settings: as they were given.
+        where: names what was defined, for messages, as in `@jobs.job on shop.send_email`.
+        resident: whether there is one job of the type, which never ends.
 
     Raises:
-        RegistrationError: a setting is unknown, out of range or of the wrong type.
-        NotBuiltYet: a setting that this version does not have.
+        RegistrationError: a setting is unknown, out of range, of the wrong type or without meaning.
     """
-    where = f"@jobs.job on {function}"
     try:
         refuse_unknown(settings, JobSettings.__annotations__, where)
-        for name in _NOT_BUILT:
-            if name in settings:
-                raise NotBuiltYet(f"{where}: the setting {name}= is not built yet: this version of piecework cannot "
-                                  "honour it, so leave it out")
-        placement = Placement(
-            queue=checked_name(settings.get("queue", "default"), f"{where}: queue="),
-            priority=checked_priority(settings.get("priority", 0), f"{where}: priority="),
-            tags=checked_tags(settings.get("tags", ()), f"{where}: tags="),
-        )
+        retry = _checked_retry(settings.get("retry", RetrySettings()), where)
+        if resident:
+            _refuse_endings(settings, where)
+            retry = replace(retry, n_attempts=None)
         return CheckedSettings(
-            placement=placement,
-            retry=_checked_retry(settings.get("retry", RetrySettings()), where),
+            placement=_checked_placement(settings, where),
+            retry=retry,
             fail_on=_checked_fail_on(settings.get("fail_on", ()), where),
             max_concurrent_per_process=_checked_limit(settings.get("max_concurrent_per_process"), where),
             timeout=_checked_timeout(settings.get("timeout"), where),
             aliases=_checked_aliases(settings.get("aliases", ()), where),
+            key=_checked_template(settings, "key", where),
+            concurrency_key=_checked_template(settings, "concurrency_key", where),
+            inherits_state=_checked_flag(settings, "inherits_state", where),
+            strict=_checked_flag(settings, "strict", where),
+            resident=resident,
         )
     except InvalidOptions as error:
         raise RegistrationError(str(error)) from None
+
+
+def check_keys(settings: CheckedSettings, has_key: bool, has_concurrency_key: bool, where: str) -> None:
+    """Check the settings that mean something only beside a key.
+
+    Raises:
+        RegistrationError: the key is missing.
+    """
+    if settings.inherits_state and not has_key:
+        raise RegistrationError(f"{where}: inherits_state=True needs a key: the execution state is handed on from job "
+                                "to job of one key")
+    if settings.placement.concurrency_limit is not None and not has_concurrency_key:
+        raise RegistrationError(f"{where}: concurrency_limit= needs a concurrency_key; to limit how many jobs of the "
+                                "type run at once in a process, write max_concurrent_per_process=")
+
+
+def _refuse_endings(settings: JobSettings, where: str) -> None:
+    for name, why in _NEVER_ENDS.items():
+        if name in settings:
+            raise RegistrationError(f"{where}: the setting {name}= has no meaning, since a resident job never ends: "
+                                    f"{why}. Leave it out")
+
+
+def _checked_placement(settings: JobSettings, where: str) -> Placement:
+    limit = settings.get("concurrency_limit")
+    return Placement(
+        queue=checked_name(settings.get("queue", "default"), f"{where}: queue="),
+        priority=checked_priority(settings.get("priority", 0), f"{where}: priority="),
+        tags=checked_tags(settings.get("tags", ()), f"{where}: tags="),
+        concurrency_limit=None if limit is None else checked_limit(limit, f"{where}: concurrency_limit="),
+    )
+
+
+def _checked_template(settings: JobSettings, name: Literal["key", "concurrency_key"], where: str) -> Template | None:
+    return parse_template(settings.get(name), f"{where}: {name}=") if name in settings else None
+
+
+def _checked_flag(settings: JobSettings, name: Literal["inherits_state", "strict"], where: str) -> bool:
+    value: object = settings.get(name, False)
+    if not isinstance(value, bool):
+        raise RegistrationError(f"{where}: {name}= takes True or False, not {value!r}")
+    return value
 
 
 def _checked_retry(value: object, where: str) -> RetrySettings:

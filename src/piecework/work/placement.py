@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, TypedDict, cast
 from uuid import UUID
 
-from piecework.base.errors import InvalidOptions, NotBuiltYet
+from piecework.base.errors import InvalidOptions
 from piecework.base.ids import JobId
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -34,9 +34,13 @@ class SpawnOptions(TypedDict, total=False):
     priority: int
     """Lower runs first within a queue, -32768 to 32767, default 0."""
     key: str
-    """Not built yet."""
+    """While a job of the type with this key is live, a spawn creates none: its handle is that of the live one. A text
+    of 1 to 200 characters, in place of the one that the settings make."""
     concurrency_key: str
-    """Not built yet."""
+    """At most so many jobs with this key run at once as its limit says, of whatever job types; the oldest first. A text
+    of 1 to 200 characters, in place of the one that the settings make."""
+    concurrency_limit: int
+    """How many jobs with the concurrency key of this one may run at once, 1 unless set."""
     tags: Sequence[str]
     """Words to find the job by, at most 50 of at most 100 characters; they replace those of the settings."""
 
@@ -52,19 +56,17 @@ class Placement(NamedTuple):
     """Microseconds since the epoch."""
     delay: int | None = None
     """Microseconds from the insert."""
+    key: str | None = None
+    concurrency_key: str | None = None
+    concurrency_limit: int | None = None
 
     def overlaid(self, options: SpawnOptions) -> Placement:
         """Return this placement with `options` on top: what they name replaces what was there.
 
         Raises:
             InvalidOptions: an option is unknown, out of range, of the wrong type, or contradicts another.
-            NotBuiltYet: an option that this version does not have.
         """
         refuse_unknown(options, SpawnOptions.__annotations__, "options()")
-        for name in ("key", "concurrency_key"):
-            if name in options:
-                raise NotBuiltYet(f"options({name}=…) is not built yet: this version of piecework cannot honour it, "
-                                  "so leave it out")
         placed = self
         if "queue" in options:
             placed = placed._replace(queue=checked_name(options["queue"], "options(queue=…)"))
@@ -74,7 +76,19 @@ class Placement(NamedTuple):
             placed = placed._replace(tags=checked_tags(options["tags"], "options(tags=…)"))
         if "id" in options:
             placed = placed._replace(id=checked_id(options["id"], "options(id=…)"))
-        return placed._timed(options)
+        return placed._keyed(options)._timed(options)
+
+    def _keyed(self, options: SpawnOptions) -> Placement:
+        placed = self
+        if "key" in options:
+            placed = placed._replace(key=checked_name(options["key"], "options(key=…)"))
+        if "concurrency_key" in options:
+            key = checked_name(options["concurrency_key"], "options(concurrency_key=…)")
+            placed = placed._replace(concurrency_key=key)
+        if "concurrency_limit" in options:
+            limit = checked_limit(options["concurrency_limit"], "options(concurrency_limit=…)")
+            placed = placed._replace(concurrency_limit=limit)
+        return placed
 
     def _timed(self, options: SpawnOptions) -> Placement:
         if "run_at" in options and "delay" in options:
@@ -95,7 +109,8 @@ def refuse_unknown(given: Mapping[str, object], known: Mapping[str, object], whe
 
 
 def checked_name(value: object, where: str) -> str:
-    """Return a queue or job type name: a text of 1 to 200 characters without NUL; else raise `InvalidOptions`."""
+    """Return a key, or the name of a queue or job type: a text of 1 to 200 characters that can be stored; else raise
+    `InvalidOptions`."""
     if not isinstance(value, str):
         raise InvalidOptions(f"{where} takes a text, not {value!r}")
     if not 0 < len(value) <= _NAME_LIMIT:
@@ -109,6 +124,13 @@ def checked_priority(value: object, where: str) -> int:
         raise InvalidOptions(f"{where} takes an int, not {value!r}")
     if not -32768 <= value <= 32767:
         raise InvalidOptions(f"{where} takes -32768 to 32767, got {value}; lower runs first, the default is 0")
+    return value
+
+
+def checked_limit(value: object, where: str) -> int:
+    """Return the limit of a concurrency key: an `int` from 1 to 32767; else raise `InvalidOptions`."""
+    if type(value) is not int or not 1 <= value <= 32767:
+        raise InvalidOptions(f"{where} takes an int from 1 to 32767, not {value!r}")
     return value
 
 

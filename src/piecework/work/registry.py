@@ -1,159 +1,103 @@
-"""Which job types there are, and all that a worker needs to know of each."""
+"""Which job types there are, and all that spawners and workers need to know of each."""
 
 from __future__ import annotations
 
-import inspect
 import logging
 import threading
-from collections.abc import Callable, Generator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
-from types import FunctionType
-from typing import cast
 
 import msgspec
 
-from piecework.base.errors import ConfigTooLarge, InvalidConfig, RegistrationError, UndecodableConfig
-from piecework.base.serialization import encode, qualified_name
-from piecework.work.current_job import CurrentJob, claimed_of, give_config
-from piecework.work.function_shape import Unresolved, read_shape
+from piecework.base.errors import ConfigTooLarge, RegistrationError, UndecodableConfig
+from piecework.base.serialization import encode
+from piecework.work.current_job import CurrentJob
 from piecework.work.job_settings import CheckedSettings
-from piecework.work.signature import Signature, make_signature
+from piecework.work.placement import checked_name
+from piecework.work.templates import MakeKey
 
 _log = logging.getLogger(__name__)
+_RESIDENT_KEY = "resident"
 
 
-class RegisteredJob:
-    """One job type: its settings, and its function in executable form.
+class RegisteredJob(ABC):
+    """One job type: its settings, and what runs it in executable form.
 
-    Raises, when it is made:
-        RegistrationError: the function cannot be a job.
+    Args:
+        job_type: its name.
+        function: the qualified name of what runs it.
+        place: the same with file and line, for messages.
+        is_async: whether what `prepare` returns makes a coroutine; else it is called in a thread.
+        settings: as they were checked.
     """
 
     __slots__ = (
-        "_localns", "_signature", "_warned", "aliases", "fail_on", "fn", "function", "is_async", "job_type",
-        "max_concurrent_per_process", "place", "placement", "retry", "timeout",
+        "_warned", "aliases", "fail_on", "function", "inherits_state", "is_async", "job_type", "make_concurrency_key",
+        "make_key", "max_concurrent_per_process", "place", "placement", "resident", "retry", "strict", "timeout",
     )  # fmt: skip
 
-    def __init__(
-        self,
-        fn: Callable[..., object],
-        job_type: str,
-        settings: CheckedSettings,
-        localns: Mapping[str, object] | None,
-    ) -> None:
-        self.fn = fn
+    make_key: MakeKey | None
+    """From a decoded config to the key of its job; None where the type has no keys."""
+    make_concurrency_key: MakeKey | None
+
+    def __init__(self, job_type: str, function: str, place: str, *, is_async: bool, settings: CheckedSettings) -> None:
         self.job_type = job_type
-        self.function = qualified_name(fn)
-        code = cast("FunctionType", inspect.unwrap(fn)).__code__
-        self.place = f"{self.function} ({code.co_filename}:{code.co_firstlineno})"
-        self.is_async = inspect.iscoroutinefunction(fn)
+        self.function = function
+        self.place = place
+        self.is_async = is_async
         self.aliases = settings.aliases
         self.placement = settings.placement
         self.retry = settings.retry
         self.fail_on = settings.fail_on
         self.max_concurrent_per_process = settings.max_concurrent_per_process
         self.timeout = settings.timeout
-        self._localns = localns
+        self.resident = settings.resident
+        self.inherits_state = settings.inherits_state
+        self.strict = settings.strict
+        self.make_key = (lambda config: _RESIDENT_KEY) if settings.resident else None
+        self.make_concurrency_key = None
         self._warned: set[str] = set()
-        self._signature: Signature | None = None
-        try:
-            self._read()
-        except Unresolved:
-            pass  # a forward reference: looked at again at the first use, or when a worker starts
 
-    def resolve(self) -> Signature:
-        """Return the function's signature, read now if its annotations were not complete before.
+    @abstractmethod
+    def resolve(self) -> object:
+        """Complete what could not be read when the job type was defined, because an annotation named what came later.
 
         Raises:
-            RegistrationError: an annotation names what does not exist, or the function cannot be a job.
+            RegistrationError: an annotation names what does not exist, or the job type cannot be.
         """
-        if self._signature is not None:
-            return self._signature
-        try:
-            return self._read()
-        except Unresolved as error:
-            raise RegistrationError(
-                f"job type {self.job_type}: the annotation of the parameter {error.parameter} of {self.place} names "
-                f"{error.name}, which does not exist when the program runs: define it in the module, and import it "
-                "outside of `if TYPE_CHECKING`"
-            ) from None
 
-    def _read(self) -> Signature:
-        self._signature = make_signature(self.fn, read_shape(self.fn, self._localns))
-        self._localns = None
-        return self._signature
-
-    def encode_config(self, args: tuple[object, ...], kwargs: Mapping[str, object], limit: int) -> bytes:
-        """Return the arguments as they are stored: checked by reading back what was written.
+    @abstractmethod
+    def encode_config(self, args: tuple[object, ...], kwargs: Mapping[str, object], limit: int) -> tuple[bytes, object]:
+        """Return what a spawn got as it is stored, and as it will be read: checked by reading back what was written.
 
         Raises:
-            InvalidConfig: the arguments do not fit the function's parameters, or cannot be written as JSON.
-            ConfigTooLarge: they take more than `limit` bytes.
+            InvalidConfig: it does not fit the job type, or cannot be written as JSON.
+            ConfigTooLarge: it takes more than `limit` bytes.
         """
-        signature = self._signature or self.resolve()
-        try:
-            config = signature.bind(*args, **kwargs)
-        except TypeError as error:
-            raise InvalidConfig(f"{error}; the job type {self.job_type} takes {signature.text}") from None
-        try:
-            text = encode(config)
-            signature.strict.decode(text)
-        except Exception as error:
-            raise InvalidConfig(self._why_invalid(signature, config, error)) from error
-        if len(text) > limit:
-            raise ConfigTooLarge(
-                f"the config of a job of type {self.job_type} takes {len(text):,} bytes, the limit is {limit:,}: store "
-                "the data elsewhere and pass a reference to it, or raise the limit by Jobs(max_config_size=…)"
-            )
-        return text
 
-    def _why_invalid(self, signature: Signature, config: msgspec.Struct, error: Exception) -> str:
-        for name in signature.names:
-            value = getattr(config, name)
-            try:
-                encode(None if value is msgspec.UNSET else value)
-            except Exception as inner:
-                return f"job type {self.job_type}: the argument {name} cannot be stored: {inner}"
-        return f"job type {self.job_type}: the arguments do not fit its parameters {signature.text}: {error}"
-
+    @abstractmethod
     def prepare(self, job: CurrentJob) -> Callable[[], object]:
-        """Decode the stored config, set `job.config`, and return a call of the function without arguments.
+        """Decode the stored config, set `job.config`, and return the run as a call without arguments.
 
-        The call of an `async def` function answers its coroutine. Fields that the function does not know are skipped,
-        with one WARNING per field in this process.
+        If the job type `is_async`, the call answers a coroutine. Stored fields that are not known are skipped, with one
+        WARNING per field in this process, unless the job type is `strict`.
 
         Raises:
-            UndecodableConfig: the stored config does not fit the function's parameters of today.
+            UndecodableConfig: the stored config does not fit the job type of today.
             RegistrationError: as `resolve`.
         """
-        signature = self._signature or self.resolve()
-        stored = claimed_of(job).config
-        try:
-            config = signature.strict.decode(stored)
-        except Exception:
-            config = self._decode_leniently(signature, stored)
-        give_config(job, config)
-        return signature.call(job, config)
 
-    def _decode_leniently(self, signature: Signature, stored: msgspec.Raw) -> object:
-        try:
-            config = signature.lenient.decode(stored)
-        except Exception as error:
-            raise UndecodableConfig(
-                f"a stored config of job type {self.job_type} does not fit {self.function}{signature.text}: {error}. "
-                "A parameter that is new needs a default; a changed type must read what is queued"
-            ) from error
-        fields = msgspec.json.decode(stored, type=dict[str, msgspec.Raw])
-        for name in sorted(fields.keys() - set(signature.names) - self._warned):
-            self._warned.add(name)
-            _log.warning(
-                "job type %s: stored configs have a field %r that %s does not take (any more): it is ignored",
-                self.job_type, name, self.function,
-            )  # fmt: skip
-        return config
+    @abstractmethod
+    def decode_result(self, stored: msgspec.Raw) -> object:
+        """Return a stored result, of the type that the job type declares.
+
+        Raises:
+            msgspec.ValidationError: it is of another type.
+        """
 
     def encode_result(self, value: object) -> msgspec.Raw | None:
-        """Return what the function returned as it is stored; `None` for `None`.
+        """Return what a run returned as it is stored; `None` for `None`.
 
         Raises:
             TypeError, ValueError: it cannot be written as JSON.
@@ -167,13 +111,52 @@ class RegisteredJob:
         except ValueError as error:
             raise ValueError(f"the result of {self.function} cannot be stored: {error}") from error
 
-    def decode_result(self, stored: msgspec.Raw) -> object:
-        """Return a stored result, of the type that the function's return annotation names.
+    def replaces(self, other: RegisteredJob) -> bool:
+        """Whether this is the other one, read again: as after the reload of a module."""
+        return other.function == self.function
+
+    @abstractmethod
+    def renamed(self, job_type: str) -> str:
+        """Return the code that would give it another job type, for messages."""
+
+    def checked_size(self, text: bytes, limit: int) -> bytes:
+        """Return `text`, the encoded config; raise `ConfigTooLarge` if it takes more than `limit` bytes."""
+        if len(text) > limit:
+            raise ConfigTooLarge(
+                f"the config of a job of type {self.job_type} takes {len(text):,} bytes, the limit is {limit:,}: store "
+                "the data elsewhere and pass a reference to it, or raise the limit by Jobs(max_config_size=…)"
+            )
+        return text
+
+    def checked_key(self, make: MakeKey, config: object, name: str) -> str | None:
+        """Return the key that `make` makes of a config, None for no key.
 
         Raises:
-            msgspec.ValidationError: it is of another type.
+            InvalidOptions: it is no text of 1 to 200 characters that PostgreSQL stores.
         """
-        return self.resolve().result.decode(stored)
+        key = make(config)
+        return None if key is None else checked_name(key, f"job type {self.job_type}: the {name} made of its arguments")
+
+    def refuse_or_warn(self, unknown: Iterable[str]) -> None:
+        """Say once of each of these stored fields that it is ignored; or, if the job type is strict, refuse them.
+
+        Raises:
+            UndecodableConfig: there are some, and the job type is strict.
+        """
+        fields = sorted(unknown)
+        if fields and self.strict:
+            raise UndecodableConfig(
+                f"a stored config of job type {self.job_type} has fields that {self.function} does not take, and "
+                f"strict=True forbids to ignore them: {', '.join(map(repr, fields))}. A worker of the release that "
+                "stored them can run the job"
+            )
+        for name in fields:
+            if name not in self._warned:
+                self._warned.add(name)
+                _log.warning(
+                    "job type %s: stored configs have a field %r that %s does not take (any more): it is ignored",
+                    self.job_type, name, self.function,
+                )  # fmt: skip
 
 
 class Registry:
@@ -187,19 +170,19 @@ class Registry:
         self._watchers: list[Callable[[], None]] = []
 
     def add(self, job: RegisteredJob) -> None:
-        """Register a job type. A function of the same module and name, as after a reload, replaces the earlier one.
+        """Register a job type. What has the same module and name, as after a reload, replaces the earlier.
 
         Raises:
-            RegistrationError: another function has the job type or one of the aliases.
+            RegistrationError: another one has the job type or one of the aliases.
         """
         with self._lock:
             names = (job.job_type, *job.aliases)
             for name in names:
                 other = self._by_name.get(name)
-                if other is not None and other.function != job.function:
+                if other is not None and not job.replaces(other):
                     raise RegistrationError(
                         f"the job type {name!r} is registered twice, by {other.place} and by {job.place}: give one of "
-                        f"them another name, as in @jobs.job({name + '-2'!r})"
+                        f"them another name, as in {job.renamed(name + '-2')}"
                     )
             replaced = self._by_name.get(job.job_type)
             kept = {name: other for name, other in self._by_name.items() if other is not replaced}
@@ -230,7 +213,7 @@ class Registry:
         return tuple(self._by_name)
 
     def resolve(self) -> None:
-        """Complete every signature whose annotations could not be read when the function was defined.
+        """Complete every job type whose annotations could not be read when it was defined.
 
         Raises:
             RegistrationError: as `RegisteredJob.resolve`, for the first that cannot be.

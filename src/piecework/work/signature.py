@@ -47,8 +47,8 @@ class Signature:
     result: msgspec.json.Decoder[object]
 
 
-def make_signature(fn: Callable[..., object], shape: FunctionShape) -> Signature:
-    """Build the executable form of a shape.
+def make_signature(fn: Callable[..., object], shape: FunctionShape, run: Callable[..., object]) -> Signature:
+    """Build the executable form of a shape: the names and parameters are those of `fn`, what is called is `run`.
 
     A parameter with a default is an optional field: what the caller does not pass is not stored, and the function's
     own default applies when it runs. So `None` and mutable defaults are safe, and a new default reaches queued jobs.
@@ -69,7 +69,7 @@ def make_signature(fn: Callable[..., object], shape: FunctionShape) -> Signature
             names=tuple(each.name for each in shape.parameters),
             text=str(inspect.Signature([each.replace(annotation=shape.hints[each.name]) for each in shape.parameters])),
             bind=_make_bind(fn, shape, strict, [each.name for each in (*required, *optional)]),
-            call=_make_call(fn, shape),
+            call=_make_call(run, shape),
             strict=decoder(strict),
             lenient=decoder(lenient),
             result=decoder(shape.result),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Generic, ParamSpec, cast, overload
 
 import msgspec
@@ -63,6 +63,7 @@ class JobSpawner(Generic[P, R]):
         Raises:
             InvalidConfig: the arguments do not fit the job, or cannot be stored.
             ConfigTooLarge: they take more bytes than `Jobs(max_config_size=…)`.
+            InvalidOptions: the key that they make is no text of 1 to 200 characters.
             JobAlreadyExists: a job with the id of `options(id=…)` exists.
             NotOpen: the `Jobs` is not open.
             DatabaseError: the database cannot be reached, or refuses.
@@ -81,21 +82,29 @@ class JobSpawner(Generic[P, R]):
         """Return a job with these arguments for `jobs.spawn_all`; nothing is spawned, no `Jobs` need be open.
 
         Raises:
-            InvalidConfig, ConfigTooLarge: as `spawn`.
+            InvalidConfig, ConfigTooLarge, InvalidOptions: as `spawn`.
         """
         job, placed = self._job, self._placement
-        config = job.encode_config(args, kwargs, self._service.max_config_size)
+        text, config = job.encode_config(args, kwargs, self._service.max_config_size)
+        key, concurrency_key = placed.key, placed.concurrency_key
+        if key is None and job.make_key is not None:
+            key = job.make_key(config)
+        if concurrency_key is None and job.make_concurrency_key is not None:
+            concurrency_key = job.make_concurrency_key(config)
         id = new_id() if placed.id is None else placed.id
         new = NewJob(
             id=str(id),
             job_type=job.job_type,
-            config=msgspec.Raw(config),
+            config=msgspec.Raw(text),
             queue=placed.queue,
             priority=placed.priority,
             run_at=placed.run_at,
             delay=placed.delay,
             tags=placed.tags,
             chosen=placed.id is not None,
+            key=key,
+            concurrency_key=concurrency_key,
+            concurrency_limit=None if concurrency_key is None else placed.concurrency_limit,
         )
         return JobSpec(id, new, self._read)
 
@@ -106,17 +115,17 @@ class JobSpawner(Generic[P, R]):
     def options(self, **options: object) -> object:
         """Return a spawner whose jobs differ from the settings of the job type by these options.
 
-        May be chained: what a later call names replaces what an earlier one or the settings said.
+        May be chained: what a later call names replaces what an earlier one or the settings said. With `conn`, a
+        connection or session with an open transaction, the jobs are created in that, and only if it commits.
 
         Raises:
             InvalidOptions: an option is unknown, out of range, of the wrong type, or contradicts another.
-            NotBuiltYet: an option that this version does not have: `conn`, `key`, `concurrency_key`.
         """
-        if "conn" in options:
-            raise NotBuiltYet("options(conn=…) is not built yet: this version of piecework spawns in a transaction of "
-                              "its own, so spawn after yours has committed")
+        joins, conn = "conn" in options, options.pop("conn", None)
         placement = self._placement.overlaid(cast("SpawnOptions", options))
-        return JobSpawner[P, R](self._service, self._job, placement)
+        _check_keys(self._job, placement, options)
+        spawner = JobSpawner[P, R](self._service, self._job, placement)
+        return JoinedSpawner(self._service, spawner, conn) if joins else spawner
 
     def handle(self, id: JobId) -> JobHandle[R]:
         """Return a typed handle of a job of this type that was spawned elsewhere. Nothing is looked up."""
@@ -130,15 +139,44 @@ class JobSpawner(Generic[P, R]):
 
 
 class JoinedSpawner(Generic[P, X, Conn]):
-    """Creates jobs in the transaction that is open on a connection of the caller's. Not built yet."""
+    """Creates jobs in the transaction that is open on a connection of the caller's: if that commits, they will run.
+
+    It takes connections, cursors and sessions of psycopg, asyncpg, psycopg2, pg8000, SQLAlchemy, SQLModel and Django, in
+    the database where the jobs are. The statement is the connection's own: the `Jobs` need not be open. A SQLAlchemy
+    session is not flushed by it, and where a driver begins transactions by itself, it may be the first statement.
+    """
+
+    def __init__(self, service: Service, spawner: JobSpawner[P, X], conn: Conn) -> None:
+        self._service = service
+        self._spawner = spawner
+        self._conn = conn
 
     async def spawn(self: JoinedSpawner[P, X, AsyncConn], /, *args: P.args, **kwargs: P.kwargs) -> JobHandle[X]:
-        """Raise `NotBuiltYet`."""
-        raise NotBuiltYet("options(conn=…) is not built yet")
+        """Create a job with these arguments, on an asynchronous connection. It will run once you have committed.
+
+        An error of the database's leaves your transaction aborted, as any failed statement does: roll it back, or have
+        a savepoint around the call. It has the driver's own error as its cause.
+
+        Raises:
+            WrongConnection: `conn` is none of the above, or a blocking one.
+            NoTransaction: it is in autocommit mode, and no transaction is open.
+            TransactionError: its transaction is aborted, reads only, or met a deadlock or a lock that was not freed.
+            InvalidConfig, ConfigTooLarge, InvalidOptions, JobAlreadyExists, DatabaseError: as `JobSpawner.spawn`.
+        """
+        return (await spawn_all(self._service, [self._spawner.spec(*args, **kwargs)], self._conn))[0]
 
     def spawn_sync(self: JoinedSpawner[P, X, SyncConn], /, *args: P.args, **kwargs: P.kwargs) -> JobHandle[X]:
-        """Raise `NotBuiltYet`."""
-        raise NotBuiltYet("options(conn=…) is not built yet")
+        """Create a job as `spawn` does, on a blocking connection."""
+        return spawn_all_sync(self._service, [self._spawner.spec(*args, **kwargs)], self._conn)[0]
+
+
+def _check_keys(job: RegisteredJob, placement: Placement, options: Mapping[str, object]) -> None:
+    if job.resident and "key" in options:
+        raise InvalidOptions(f"options(key={options['key']!r}): there is one job of the resident type {job.job_type} "
+                             "in any case, so it takes no key: leave it out")
+    if "concurrency_limit" in options and placement.concurrency_key is None and job.make_concurrency_key is None:
+        raise InvalidOptions(f"options(concurrency_limit={options['concurrency_limit']!r}): the jobs of type "
+                             f"{job.job_type} have no concurrency key to limit: give concurrency_key= with it")
 
 
 async def spawn_all(service: Service, specs: Iterable[JobSpec[T]], conn: object) -> JobHandles[T]:
