@@ -19,13 +19,16 @@ from piecework.base.errors import JobNotFound as JobNotFound
 from piecework.base.errors import MigrationsNeeded as MigrationsNeeded
 from piecework.base.errors import NotBuiltYet as NotBuiltYet
 from piecework.base.errors import NotOpen as NotOpen
+from piecework.base.errors import NoTransaction as NoTransaction
 from piecework.base.errors import PermissionDenied as PermissionDenied
 from piecework.base.errors import PieceworkError as PieceworkError
 from piecework.base.errors import RegistrationError as RegistrationError
 from piecework.base.errors import SchemaTooNew as SchemaTooNew
 from piecework.base.errors import SpawnError as SpawnError
+from piecework.base.errors import TransactionError as TransactionError
 from piecework.base.errors import UndecodableConfig as UndecodableConfig
 from piecework.base.errors import UndecodableResult as UndecodableResult
+from piecework.base.errors import WrongConnection as WrongConnection
 from piecework.base.ids import JobId as JobId
 from piecework.base.ids import new_id as new_id
 from piecework.jobs import Jobs as Jobs
@@ -78,6 +81,7 @@ __all__ = [
     "Jobs",
     "LivenessSettings",
     "MigrationsNeeded",
+    "NoTransaction",
     "NotBuiltYet",
     "NotOpen",
     "PermissionDenied",
@@ -88,8 +92,10 @@ __all__ = [
     "SchemaTooNew",
     "SpawnError",
     "SpawnOptions",
+    "TransactionError",
     "UndecodableConfig",
     "UndecodableResult",
     "WorkerSettings",
+    "WrongConnection",
     "new_id",
 ]

@@ -74,7 +74,7 @@ class Jobs:
         if type(max_config_size) is not int or max_config_size < 1:
             raise ConfigurationError(f"Jobs(max_config_size={max_config_size!r}) takes a number of bytes, 1 or more")
         self._settings = DatabaseSettings(dsn=dsn, schema=schema, migrate=migrate, max_connections=max_connections)
-        self._service = Service(max_config_size=max_config_size)
+        self._service = Service(schema=schema, max_config_size=max_config_size)
         self._database: Database | None = None
         self._own_loop: OwnLoop | None = None
         self._in_use = threading.Lock()
@@ -178,14 +178,14 @@ class Jobs:
 
         Args:
             specs: as `send_email.spec(…)` makes them; at least one. A spec is one job: each can be spawned once.
-            conn: not built yet.
+            conn: the connection or session whose open transaction creates them, as in `options(conn=…)`.
 
         Raises:
             InvalidOptions: `specs` is empty, holds something else, or two of the same id.
             JobAlreadyExists: a job with one of the ids exists.
-            NotBuiltYet: `conn` was given.
-            NotOpen: this Jobs is not open.
+            NotOpen: this Jobs is not open, and no `conn` was given.
             DatabaseError: the database cannot be reached, or refuses.
+            TransactionError: `conn` cannot be joined, as `JoinedSpawner.spawn` says.
         """
         return await spawner.spawn_all(self._service, specs, conn)
 

@@ -11,6 +11,9 @@ PieceworkError
 │   ├── ConfigTooLarge            the encoded config is over the size limit (a ValueError)
 │   ├── InvalidOptions            options that contradict each other or have no meaning (a ValueError)
 │   └── JobAlreadyExists          a job with the caller's id exists already
+├── TransactionError              the caller's transaction cannot be joined, or cannot go on
+│   ├── NoTransaction             its connection is in autocommit mode, and no transaction is open
+│   └── WrongConnection           no connection that can be joined, or of the other kind: async, sync (a TypeError)
 ├── JobError                      how a job ended, for whoever waits for it
 │   ├── JobErrored
 │   ├── JobCancelled
@@ -71,6 +74,18 @@ class InvalidOptions(SpawnError, ValueError):
 
 class JobAlreadyExists(SpawnError):
     """A job with the id that the caller chose exists already, live or finished."""
+
+
+class TransactionError(PieceworkError):
+    """The transaction that was to be joined cannot be, or cannot go on: roll it back. Nothing of the call will last."""
+
+
+class NoTransaction(TransactionError):
+    """The connection is in autocommit mode and no transaction is open, so there is nothing to join."""
+
+
+class WrongConnection(TransactionError, TypeError):
+    """What was given is no connection that can be joined, or a blocking one in an awaited call, or the other way."""
 
 
 class JobError(PieceworkError):

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from piecework.base.errors import NotOpen
 from piecework.base.threads import named
+from piecework.store.statements import Statements
 from piecework.store.store import Store
 from piecework.work.registry import Registry
 from piecework.work.waiters import Waiters
@@ -35,8 +36,10 @@ class Service:
     The store belongs to the loop that opened it: calls from other loops and threads are handed over to that loop.
     """
 
-    def __init__(self, *, max_config_size: int) -> None:
+    def __init__(self, *, schema: str, max_config_size: int) -> None:
         self.registry = Registry()
+        self.statements = Statements(schema)
+        """The SQL of the schema: what joins a transaction of the caller's needs no more than that."""
         self.max_config_size = max_config_size
         self._opened: _Opened | None = None
         self._lock = threading.Lock()

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Generic, ParamSpec, cast, overload
 
 import msgspec
 from typing_extensions import TypeVar, Unpack
 
-from piecework.base.errors import InvalidOptions, NotBuiltYet
+from piecework.base.errors import InvalidOptions
 from piecework.base.ids import JobId, new_id
 from piecework.model.job import NewJob
+from piecework.store import joining, spawning
 from piecework.work.connections import AsyncConn, SyncConn
 from piecework.work.ending import Read
 from piecework.work.handle import JobHandle, JobHandles
@@ -141,8 +142,8 @@ class JobSpawner(Generic[P, R]):
 class JoinedSpawner(Generic[P, X, Conn]):
     """Creates jobs in the transaction that is open on a connection of the caller's: if that commits, they will run.
 
-    It takes connections, cursors and sessions of psycopg, asyncpg, psycopg2, pg8000, SQLAlchemy, SQLModel and Django, in
-    the database where the jobs are. The statement is the connection's own: the `Jobs` need not be open. A SQLAlchemy
+    It takes connections, cursors and sessions of psycopg, asyncpg, psycopg2, pg8000, SQLAlchemy, SQLModel and Django,
+    in the database where the jobs are. The statement is the connection's own: the `Jobs` need not be open. A SQLAlchemy
     session is not flushed by it, and where a driver begins transactions by itself, it may be the first statement.
     """
 
@@ -163,11 +164,13 @@ class JoinedSpawner(Generic[P, X, Conn]):
             TransactionError: its transaction is aborted, reads only, or met a deadlock or a lock that was not freed.
             InvalidConfig, ConfigTooLarge, InvalidOptions, JobAlreadyExists, DatabaseError: as `JobSpawner.spawn`.
         """
-        return (await spawn_all(self._service, [self._spawner.spec(*args, **kwargs)], self._conn))[0]
+        spec = self._spawner.spec(*args, **kwargs)
+        return _handle(self._service, spec, await _join(self._service, [spec], self._conn))
 
     def spawn_sync(self: JoinedSpawner[P, X, SyncConn], /, *args: P.args, **kwargs: P.kwargs) -> JobHandle[X]:
         """Create a job as `spawn` does, on a blocking connection."""
-        return spawn_all_sync(self._service, [self._spawner.spec(*args, **kwargs)], self._conn)[0]
+        spec = self._spawner.spec(*args, **kwargs)
+        return _handle(self._service, spec, _join_sync(self._service, [spec], self._conn))
 
 
 def _check_keys(job: RegisteredJob, placement: Placement, options: Mapping[str, object]) -> None:
@@ -181,22 +184,41 @@ def _check_keys(job: RegisteredJob, placement: Placement, options: Mapping[str, 
 
 async def spawn_all(service: Service, specs: Iterable[JobSpec[T]], conn: object) -> JobHandles[T]:
     """Spawn all or none, in one round trip; `Jobs.spawn_all` says what is raised."""
-    batch = _batch(specs, conn)
+    batch = _batch(specs)
+    if conn is not None:
+        return _handles(service, batch, await _join(service, batch, conn))
     await service.run(lambda store: store.spawn([spec.new for spec in batch]))
     return JobHandles(service, [(spec.id, spec.read) for spec in batch])
 
 
 def spawn_all_sync(service: Service, specs: Iterable[JobSpec[T]], conn: object) -> JobHandles[T]:
     """Block as `spawn_all` waits."""
-    batch = _batch(specs, conn)
+    batch = _batch(specs)
+    if conn is not None:
+        return _handles(service, batch, _join_sync(service, batch, conn))
     service.run_sync(lambda store: store.spawn([spec.new for spec in batch]), "spawn_all")
     return JobHandles(service, [(spec.id, spec.read) for spec in batch])
 
 
-def _batch(specs: Iterable[JobSpec[T]], conn: object) -> list[JobSpec[T]]:
-    if conn is not None:
-        raise NotBuiltYet("spawn_all(conn=…) is not built yet: this version of piecework spawns in a transaction of "
-                          "its own, so spawn after yours has committed")
+async def _join(service: Service, batch: Sequence[JobSpec[object]], conn: object) -> Mapping[int, JobId]:
+    payload = spawning.payload([spec.new for spec in batch])
+    return spawning.holders(await joining.joined(conn, service.statements, "spawn", payload))
+
+
+def _join_sync(service: Service, batch: Sequence[JobSpec[object]], conn: object) -> Mapping[int, JobId]:
+    payload = spawning.payload([spec.new for spec in batch])
+    return spawning.holders(joining.joined_sync(conn, service.statements, "spawn", payload))
+
+
+def _handle(service: Service, spec: JobSpec[T], held: Mapping[int, JobId]) -> JobHandle[T]:
+    return JobHandle(service, held.get(0, spec.id), spec.read, created=not held)
+
+
+def _handles(service: Service, batch: Sequence[JobSpec[T]], held: Mapping[int, JobId]) -> JobHandles[T]:
+    return JobHandles(service, [(held.get(position, spec.id), spec.read) for position, spec in enumerate(batch)])
+
+
+def _batch(specs: Iterable[JobSpec[T]]) -> list[JobSpec[T]]:
     if isinstance(specs, JobSpec):
         raise InvalidOptions("spawn_all takes a list of specs and got one spec: write spawn_all([…])")
     batch = list(specs)
