@@ -24,6 +24,7 @@ from piecework.store.liveness import Pulse, WorkerRow
 from piecework.store.store import Store
 
 LANE = Lane("default", "work", 0)
+KEYED_LANE = Lane("default", "work", 0, keyed=True)
 NOW = 1000.0
 """What the loop's clock shows at every settle."""
 DEADLINE = 20.0
@@ -50,6 +51,8 @@ class Scene:
         self.pulse = Pulse(self.store.dsn, self.statements)
         self.sql = psycopg.connect(dsn, autocommit=True, row_factory=dict_row)
         self.sql.execute(psycopg.sql.SQL("SET search_path = {}").format(psycopg.sql.Identifier(schema)))
+        self.freed: list[Lane] = []
+        """Into which jobs came back with the last settle."""
         self._sessions: list[psycopg.Connection] = []
 
     @classmethod
@@ -115,6 +118,11 @@ class Scene:
     ) -> list[ClaimedJob]:
         return await claiming.claim(link or self.link, worker, lanes or [(LANE, most)], most)
 
+    async def claim_keyed(
+        self, worker: str, most: int = 100, *lanes: tuple[Lane, int], link: Link | None = None
+    ) -> claiming.Keyed:
+        return await claiming.claim_keyed(link or self.link, worker, lanes or [(KEYED_LANE, most)], most)
+
     async def look(
         self, queues: Sequence[str] = ("default",), job_types: Sequence[str] = ("work",)
     ) -> dict[Lane, float]:
@@ -130,7 +138,8 @@ class Scene:
         return worker
 
     async def settle(self, worker: str, *settlements: Settlement, link: Link | None = None) -> list[settling.Answer]:
-        return await settling.settle(link or self.link, worker, settlements, NOW)
+        answers, self.freed = await settling.settle(link or self.link, worker, settlements, NOW)
+        return answers
 
     async def running(self, count: int = 1, **fields: object) -> tuple[str, list[ClaimedJob]]:
         """Spawn jobs and have a new worker claim them."""

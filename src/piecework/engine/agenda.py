@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from piecework.model.lanes import Lane
 
 _FIRST_LOOK, _BUSY_LOOK, _IN_VAIN = 0.01, 1.0, 0.5
+_IN_HAND = 0.005
 
 
 class Agenda:
@@ -62,6 +63,12 @@ class Agenda:
             self._pause = _FIRST_LOOK
             self.next_look = min(self.next_look, now + self._vain)
             self._vain = min(self._vain * 2, _IN_VAIN)
+
+    def postpone(self, lanes: Iterable[Lane], now: float) -> None:
+        """Leave lanes alone for a moment: their jobs are in other workers' hands."""
+        for lane in lanes:
+            self.due.discard(lane)
+            self.expect(lane, now + _IN_HAND)
 
     def look_now(self) -> None:
         """Make the next look due: after a reconnect, a new job type, a declaration."""

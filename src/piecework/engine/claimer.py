@@ -185,19 +185,42 @@ class Claimer:
             await self._sleep(self._agenda.next_event())
             return
         worker_id = self.worker_id
-        jobs = await claiming.claim(self._link, worker_id, asked, most)
+        keyed = [(lane, count) for lane, count in asked if lane.keyed]
+        plain = [(lane, count) for lane, count in asked if not lane.keyed] if keyed else asked
+        count = 0
+        if plain:
+            jobs = await claiming.claim(self._link, worker_id, plain, most)
+            count = len(jobs)
+            self._take(worker_id, plain, jobs, more=count == most)
+        if keyed and count < most and worker_id == self.worker_id:
+            found = await claiming.claim_keyed(self._link, worker_id, keyed, most - count)
+            count += len(found.jobs)
+            self._take(worker_id, keyed, found.jobs, more=found.again)
+        if count == most:
+            await self._stay_busy(worker_id)
+
+    def _take(
+        self, worker_id: str, asked: Sequence[tuple[Lane, int]], jobs: Sequence[ClaimedJob], *, more: bool
+    ) -> None:
+        """Hand claimed jobs over; `more`: the lanes may have others besides."""
         now = self._last_claim = self._now()
         if worker_id != self.worker_id:
             log.warning("%d jobs were claimed under an id that was given up for dead: they are left", len(jobs))
             return
-        self._drain(asked, jobs, most, now)
+        got = Counter(Lane(job.queue, job.job_type, job.priority, job.concurrency_key is not None) for job in jobs)
+        spent = [lane for lane, count in asked if got[lane] < count]
+        if not more:
+            self._agenda.drained(spent, now, in_vain=not jobs)
+        elif not jobs:
+            self._agenda.postpone(spent, now)
         self._executor.take(jobs, worker_id)
-        if len(jobs) == most:
-            self._idleness.claimed_all(now)
-            self._idleness.revoke()
-            if self._idleness.flagged:
-                await claiming.declare_busy(self._link, worker_id)
-                self._idleness.flagged = False
+
+    async def _stay_busy(self, worker_id: str) -> None:
+        self._idleness.claimed_all(self._last_claim)
+        self._idleness.revoke()
+        if self._idleness.flagged:
+            await claiming.declare_busy(self._link, worker_id)
+            self._idleness.flagged = False
 
     def _allot(self, most: int) -> list[tuple[Lane, int]]:
         names = self._registry.job_types
@@ -221,12 +244,6 @@ class Claimer:
             room = self._executor.capacity.room_of(job.job_type, job.max_concurrent_per_process)
             caps[names[self._rotation % len(names)]] = room
         return caps
-
-    def _drain(self, asked: Sequence[tuple[Lane, int]], jobs: Sequence[ClaimedJob], most: int, now: float) -> None:
-        if len(jobs) == most:
-            return
-        got = Counter(Lane(job.queue, job.job_type, job.priority) for job in jobs)
-        self._agenda.drained([lane for lane, count in asked if got[lane] < count], now, in_vain=not jobs)
 
     async def _rest(self, now: float) -> None:
         """Sleep until the next event, declared idle first where it is time for that."""

@@ -11,6 +11,7 @@ from typing import TypeAlias
 import psycopg
 
 from piecework.base.errors import DatabaseError
+from piecework.model.lanes import Lane
 from piecework.model.settlement import Settlement, unstorable
 from piecework.store.link import Link
 from piecework.store.settling import Answer, settle
@@ -35,13 +36,24 @@ class Completer:
     Args:
         answered: called for each settlement with its final answer.
         flushed: called once per call with the ids that ended or moved.
+        freed: called with each lane into which a job came back that had waited for its concurrency key.
     """
 
-    def __init__(self, link: Link, answered: Answered, flushed: Callable[[Sequence[str]], None]) -> None:
+    def __init__(
+        self,
+        link: Link,
+        answered: Answered,
+        flushed: Callable[[Sequence[str]], None],
+        freed: Callable[[Lane], None] = lambda lane: None,
+    ) -> None:
         self._link = link
         self._answered = answered
         self._flushed = flushed
-        self._pending: deque[tuple[str, Settlement]] = deque()
+        self._freed = freed
+        # Jobs with a concurrency key are settled under its lock, by calls of their own.
+        self._plain: deque[tuple[str, Settlement]] = deque()
+        self._keyed: deque[tuple[str, Settlement]] = deque()
+        self._turn = 0
         self._wake = asyncio.Event()
         self._stopping = False
         self._locked_pause = _FIRST_LOCKED_PAUSE
@@ -49,7 +61,7 @@ class Completer:
 
     def put(self, worker_id: str, settlement: Settlement) -> None:
         """Take a settlement of a claim that `worker_id` made."""
-        self._pending.append((worker_id, settlement))
+        self._line(settlement).append((worker_id, settlement))
         self._wake.set()
 
     def stop(self) -> None:
@@ -61,14 +73,14 @@ class Completer:
         """Write what comes, until stopped."""
         now = asyncio.get_running_loop().time
         while True:
-            while not self._pending:
+            while not (self._plain or self._keyed):
                 if self._stopping:
                     return
                 self._wake.clear()
                 await self._wake.wait()
             worker_id, batch = self._next_batch()
             try:
-                answers = await settle(self._link, worker_id, batch, now())
+                answers, lanes = await settle(self._link, worker_id, batch, now())
             except psycopg.DataError as error:
                 self._halve(worker_id, batch, error)
             except DatabaseError:
@@ -81,20 +93,27 @@ class Completer:
             else:
                 self._most = _MOST
                 self._take_answers(worker_id, batch, answers)
+                for lane in lanes:
+                    self._freed(lane)
+
+    def _line(self, settlement: Settlement) -> deque[tuple[str, Settlement]]:
+        return self._plain if settlement.job.concurrency_key is None else self._keyed
 
     def _next_batch(self) -> tuple[str, list[Settlement]]:
-        worker_id = self._pending[0][0]
+        self._turn ^= 1
+        line = self._keyed if self._keyed and (self._turn or not self._plain) else self._plain
+        worker_id = line[0][0]
         batch: list[Settlement] = []
         size = 0
-        while self._pending and len(batch) < self._most and size < _MOST_BYTES and self._pending[0][0] == worker_id:
-            settlement = self._pending.popleft()[1]
+        while line and len(batch) < self._most and size < _MOST_BYTES and line[0][0] == worker_id:
+            settlement = line.popleft()[1]
             batch.append(settlement)
             if settlement.result is not None:
                 size += memoryview(settlement.result).nbytes
         return worker_id, batch
 
     def _put_back(self, worker_id: str, batch: Sequence[Settlement]) -> None:
-        self._pending.extendleft((worker_id, settlement) for settlement in reversed(batch))
+        self._line(batch[0]).extendleft((worker_id, settlement) for settlement in reversed(batch))
 
     def _halve(self, worker_id: str, batch: list[Settlement], error: psycopg.DataError) -> None:
         if len(batch) > 1:

@@ -21,7 +21,7 @@ from piecework.work.registry import Registry
 
 log = logging.getLogger("piecework.worker")
 _JITTER = 0.1
-_DUTIES_EVERY = 60.0
+_DUTIES_EVERY, _KEYED_DUTIES_EVERY = 60.0, 10.0
 
 
 class Heartbeat:
@@ -62,7 +62,7 @@ class Heartbeat:
         self._wake = threading.Event()
         self._stopping = False
         self._thread: threading.Thread | None = None
-        self._next_duties = 0.0
+        self._next_duties, self._last_duties = 0.0, float("-inf")
         self._observer = Observer(self.worker_id, 2 * self._beat_every)
 
     def start(self) -> None:
@@ -154,9 +154,14 @@ class Heartbeat:
         known = {worker_id: (beat_no, lease) for worker_id, beat_no, lease in beat.others}
         for dead in self._observer.observe(now, beat.others):
             self._rescue(dead, *known[dead])
-        if now >= self._next_duties:
-            self._next_duties = now + _DUTIES_EVERY * random.uniform(1 - _JITTER, 1 + _JITTER)
-            self._pulse.do_duties(self.worker_id)
+        self._do_duties(now, beat.keyed)
+
+    def _do_duties(self, now: float, keyed: bool) -> None:
+        if now < self._next_duties and not (keyed and now >= self._last_duties + _KEYED_DUTIES_EVERY):
+            return
+        self._last_duties = now
+        self._next_duties = now + _DUTIES_EVERY * random.uniform(1 - _JITTER, 1 + _JITTER)
+        self._pulse.do_duties(self.worker_id)
 
     def _rescue(self, dead: str, beat_no: int, lease: float) -> None:
         jobs = self._pulse.rescue(dead, beat_no, lease)
@@ -168,6 +173,8 @@ class Heartbeat:
             timedelta(seconds=lease),
             len(jobs),
         )
+        # The dead may have held keys of jobs that had ended already.
+        self._pulse.sweep_keys()
         if jobs:
             self._rescued()
 

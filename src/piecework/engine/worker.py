@@ -60,7 +60,7 @@ class Worker:
         lease = settings.liveness.lease.total_seconds()
         self._links = [Link(store.dsn, store.statements, health, lease, store.revive) for _ in range(3)]
         claims, settles, listens = self._links
-        self._completer = Completer(settles, self._answered, on_settled)
+        self._completer = Completer(settles, self._answered, on_settled, self._unparked)
         self._executor = Executor(registry, settings, self._completer, self._freed)
         self._claimer = Claimer(claims, registry, settings, self._executor, self._beat_now)
         self._listener = Listener(
@@ -242,7 +242,11 @@ class Worker:
         self._heartbeat.counters.lost_settles += answer == "lost"
         if answer == "landed" and settlement.delay is not None:
             job = settlement.job
-            self._claimer.expect(Lane(job.queue, job.job_type, job.priority), settlement.delay.total_seconds())
+            lane = Lane(job.queue, job.job_type, job.priority, job.concurrency_key is not None)
+            self._claimer.expect(lane, settlement.delay.total_seconds())
+
+    def _unparked(self, lane: Lane) -> None:
+        self._claimer.hint(lane)
 
     def _freed(self) -> None:
         self._claimer.wake()

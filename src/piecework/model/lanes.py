@@ -16,6 +16,8 @@ class Lane(NamedTuple):
     queue: str
     job_type: str
     priority: int
+    keyed: bool = False
+    """Those with a concurrency key: they are claimed under the locks of their keys."""
 
 
 def allot(

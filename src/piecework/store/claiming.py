@@ -13,7 +13,8 @@ from piecework.model.lanes import Lane
 from piecework.store.link import Link
 
 _decode_jobs = msgspec.json.Decoder(list[ClaimedJob]).decode
-_decode_look = msgspec.json.Decoder(tuple[list[tuple[str, str, int, int]] | None, int, int]).decode
+_decode_keyed = msgspec.json.Decoder(tuple[list[ClaimedJob] | None, bool]).decode
+_decode_look = msgspec.json.Decoder(tuple[list[tuple[str, str, int, bool, int]] | None, int, int]).decode
 
 
 class WorkerGone(Exception):
@@ -31,15 +32,7 @@ async def claim(link: Link, worker_id: str, allotment: Sequence[tuple[Lane, int]
         DatabaseUnreachable: the answer is lost; jobs may be held by this worker without its knowing.
     """
     try:
-        answer = await link.value(
-            "claim",
-            worker_id,
-            [lane.queue for lane, _ in allotment],
-            [lane.job_type for lane, _ in allotment],
-            [lane.priority for lane, _ in allotment],
-            [count for _, count in allotment],
-            most,
-        )
+        answer = await link.value("claim", worker_id, *_lanes(allotment), most)
     except psycopg.errors.NoDataFound:
         raise WorkerGone(worker_id) from None
     if answer is None:
@@ -47,6 +40,40 @@ async def claim(link: Link, worker_id: str, allotment: Sequence[tuple[Lane, int]
     jobs = _decode_jobs(str(answer))
     jobs.sort(key=_order)
     return jobs
+
+
+class Keyed(NamedTuple):
+    """What a claim of jobs with concurrency keys answered."""
+
+    jobs: list[ClaimedJob]
+    """What this worker now holds, ordered by (priority, run_at, id)."""
+    again: bool
+    """Whether a further claim may find more: jobs were parked, or keys were in other workers' hands for a moment."""
+
+
+async def claim_keyed(link: Link, worker_id: str, allotment: Sequence[tuple[Lane, int]], most: int) -> Keyed:
+    """Take up to `most` due jobs with concurrency keys, as far as the limits of the keys allow (invariant A).
+
+    Raises:
+        WorkerGone, DatabaseUnreachable: as `claim`.
+    """
+    try:
+        answer = await link.value("claim_keyed", worker_id, *_lanes(allotment), most)
+    except psycopg.errors.NoDataFound:
+        raise WorkerGone(worker_id) from None
+    if answer is None:
+        return Keyed([], False)
+    jobs, again = _decode_keyed(str(answer))
+    return Keyed(sorted(jobs or (), key=_order), again)
+
+
+def _lanes(allotment: Sequence[tuple[Lane, int]]) -> tuple[list[str], list[str], list[int], list[int]]:
+    return (
+        [lane.queue for lane, _ in allotment],
+        [lane.job_type for lane, _ in allotment],
+        [lane.priority for lane, _ in allotment],
+        [count for _, count in allotment],
+    )
 
 
 async def owned(link: Link, worker_id: str) -> list[ClaimedJob]:
@@ -97,5 +124,7 @@ async def look(link: Link, worker_id: str, queues: Sequence[str], job_types: Seq
         DatabaseError
     """
     lanes, xmin, owned = _decode_look(str(await link.value("look", worker_id, list(queues), list(job_types))))
-    due = {Lane(queue, job_type, priority): wait / 1e6 for queue, job_type, priority, wait in lanes or ()}
+    due = {
+        Lane(queue, job_type, priority, keyed): wait / 1e6 for queue, job_type, priority, keyed, wait in lanes or ()
+    }
     return Look(due, xmin, owned)

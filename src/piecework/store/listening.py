@@ -18,6 +18,7 @@ class _Payload(msgspec.Struct, array_like=True, gc=False):
     job_type: str
     priority: int
     targets: list[str] = []
+    keyed: bool = False
 
 
 class CancelHint(msgspec.Struct, gc=False):
@@ -80,4 +81,4 @@ def _read(payload: str) -> Hint | CancelHint:
     if payload.startswith("{"):
         return _decode_cancel(payload)
     lane = _decode_lane(payload)
-    return Hint(Lane(lane.queue, lane.job_type, lane.priority), lane.targets)
+    return Hint(Lane(lane.queue, lane.job_type, lane.priority, lane.keyed), lane.targets)

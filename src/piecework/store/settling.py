@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias
 import msgspec
 import psycopg
 
+from piecework.model.lanes import Lane
 from piecework.model.settlement import Settlement
 from piecework.model.snapshot import ErrorInfo
 from piecework.store.connection import LIMIT_ERRORS
@@ -23,6 +24,9 @@ _LATEST = datetime(9999, 12, 31, tzinfo=UTC)
 _DAYS_AHEAD = 7
 _LONGEST = timedelta(days=36_500)
 _decode = msgspec.json.Decoder(list[tuple[int, Answer]]).decode
+_decode_keyed = msgspec.json.Decoder(
+    tuple[list[tuple[int, Answer]] | None, list[tuple[str, str, int]] | None]
+).decode
 _encode = msgspec.json.Encoder().encode
 
 
@@ -36,15 +40,20 @@ class _Detail(msgspec.Struct, omit_defaults=True):
     error: ErrorInfo | None = None
 
 
-async def settle(link: Link, worker_id: str, settlements: Sequence[Settlement], now: float) -> list[Answer]:
+async def settle(
+    link: Link, worker_id: str, settlements: Sequence[Settlement], now: float
+) -> tuple[list[Answer], list[Lane]]:
     """Write the settlements in one call; the same ones may be sent again after a lost answer.
+
+    The jobs of all of them have a concurrency key, or none has.
 
     Args:
         now: the moment on the clock that the settlements' `started` was read from, seconds.
 
     Returns:
         One answer per settlement: `landed`; `landed before`, by an earlier sending; `locked`, an open transaction holds
-        the job's row, so send it again; `lost`, the claim is another's or nobody's now, and nothing was changed.
+        the job's row, so send it again; `lost`, the claim is another's or nobody's now, and nothing was changed. And
+        the lanes into which jobs came back that had waited for a key.
 
     Raises:
         DatabaseUnreachable: whether it landed is unknown.
@@ -58,20 +67,33 @@ async def settle(link: Link, worker_id: str, settlements: Sequence[Settlement], 
     )
     details = [_detail(s) for s in settlements]
     text = None if not any(details) else _encode(details).decode()
+    params = worker_id, ids, claim_nos, moves, ages, text
     try:
-        answer = await link.value("settle", worker_id, ids, claim_nos, moves, ages, text)
-    except psycopg.errors.CheckViolation as error:
-        if "no partition" not in str(error):
-            raise
-        await link.value("add_partitions", _DAYS_AHEAD)
-        answer = await link.value("settle", worker_id, ids, claim_nos, moves, ages, text)
+        try:
+            answered, lanes = await _send(link, settlements, params)
+        except psycopg.errors.CheckViolation as error:
+            if "no partition" not in str(error):
+                raise
+            await link.value("add_partitions", _DAYS_AHEAD)
+            answered, lanes = await _send(link, settlements, params)
     except LIMIT_ERRORS as error:
         raise psycopg.DataError(str(error)) from error
     answers: list[Answer] = ["landed"] * len(settlements)
-    if answer is not None:
-        for position, word in _decode(str(answer)):
-            answers[position - 1] = word
-    return answers
+    for position, word in answered:
+        answers[position - 1] = word
+    return answers, lanes
+
+
+async def _send(
+    link: Link, settlements: Sequence[Settlement], params: tuple[object, ...]
+) -> tuple[list[tuple[int, Answer]], list[Lane]]:
+    if settlements[0].job.concurrency_key is None:
+        answer = await link.value("settle", *params)
+        return ([] if answer is None else _decode(str(answer))), []
+    queues = [settlement.job.queue for settlement in settlements]
+    keys = [settlement.job.concurrency_key for settlement in settlements]
+    answered, lanes = _decode_keyed(str(await link.value("settle_keyed", *params, queues, keys)))
+    return answered or [], [Lane(*lane, keyed=True) for lane in lanes or ()]
 
 
 def _detail(settlement: Settlement) -> _Detail | None:

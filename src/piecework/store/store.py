@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal, TypeAlias, TypeVar
 from uuid import UUID
@@ -14,19 +13,17 @@ from piecework.base.errors import DatabaseUnreachable, InvalidConfig, JobAlready
 from piecework.base.ids import JobId
 from piecework.model.job import NewJob
 from piecework.model.snapshot import JobSnapshot
-from piecework.store import migrating, reading
+from piecework.store import migrating, reading, spawning
 from piecework.store.connection import LIMIT_ERRORS, AsyncConnection, complete_dsn, translated
-from piecework.store.connections import Connections
+from piecework.store.connections import AsyncPool, Connections, NoneFree, PooledConnections
 from piecework.store.statements import Statements
 
 CancelAnswer: TypeAlias = Literal["cancelled", "requested", "finished", "unknown"]
 RetryAnswer: TypeAlias = Literal["retried", "live", "unknown"]
 
 T = TypeVar("T")
-_encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 _DAYS_AHEAD = 7
-_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class Store:
@@ -37,6 +34,7 @@ class Store:
         schema: the schema that holds everything of piecework.
         max_connections: at most so many connections at once; they are opened when needed.
         revive: called in a thread when the server cannot be reached, before one further try.
+        pool: open, and to the same database: its connections are used instead, and it is not closed.
 
     Raises:
         ConfigurationError: `dsn` or `schema` is no such thing.
@@ -49,13 +47,15 @@ class Store:
         schema: str = "piecework",
         max_connections: int = 4,
         revive: Callable[[], object] | None = None,
+        pool: AsyncPool | None = None,
     ) -> None:
         self.dsn = complete_dsn(dsn)
         self.schema = schema
         self.statements = Statements(schema)
         self.revive = revive
         self._most = max_connections
-        self._connections: Connections | None = None
+        self._pool = pool
+        self._connections: Connections | PooledConnections | None = None
 
     async def open(self, *, migrate: bool) -> list[str]:
         """Check the connection and bring the schema up to date, or with `migrate=False` only check it.
@@ -66,9 +66,13 @@ class Store:
         Raises:
             DatabaseUnreachable, DatabaseError, PermissionDenied, MigrationsNeeded, SchemaTooNew
         """
-        self._connections = Connections(self.dsn, self.statements.sql("pin_session"), self._most, self.revive)
+        if self._pool is None:
+            connections = Connections(self.dsn, self.statements.sql("pin_session"), self._most, self.revive)
+        else:
+            connections = PooledConnections(self._pool, self.dsn, self.statements.sql("pin_transaction"))
+        self._connections = connections
         try:
-            async with self._connections.take() as conn:
+            async with connections.take() as conn:
                 with translated(self.dsn):
                     if migrate:
                         return await migrating.migrate(conn, self.statements)
@@ -84,50 +88,66 @@ class Store:
             connections, self._connections = self._connections, None
             await connections.close()
 
-    async def spawn(self, jobs: Sequence[NewJob]) -> None:
+    async def spawn(self, jobs: Sequence[NewJob]) -> dict[int, UUID]:
         """Insert jobs, all or none, in one round trip and one transaction.
 
-        When the connection breaks before the answer, the same insert is sent once more. That it then meets its own jobs
-        says that the first one landed.
+        When the connection breaks before the answer, the same insert is sent once more, unless it is found to have
+        landed.
+
+        Returns:
+            By position, the live jobs that hold the keys of jobs which were therefore not created.
 
         Raises:
             JobAlreadyExists: a job with an id that the caller chose exists, live or finished; names it.
             InvalidConfig: PostgreSQL refuses a value (a NUL in a text, for one).
+            DatabaseError: an open transaction of somebody's has held a key for too long.
             DatabaseUnreachable, PermissionDenied, MigrationsNeeded
         """
-        payload = _encode(jobs).decode()
+        payload = spawning.payload(jobs)
         sent = 0
 
-        async def insert(conn: AsyncConnection) -> None:
+        async def insert(conn: AsyncConnection) -> dict[int, UUID]:
             nonlocal sent
             sent += 1
+            # What landed may have run and ended meanwhile: then it would not be met, but run a second time.
+            if sent > 1 and (landed := await self._landed(jobs)) is not None:
+                return landed
             try:
-                await conn.execute(self.statements.sql("spawn"), [payload])
+                row = await (await conn.execute(self.statements.sql("spawn"), [payload])).fetchone()
             except psycopg.errors.UniqueViolation as error:
-                raise JobAlreadyExists(
-                    f"a job with this id exists already: {_id_in(error)}. Nothing was spawned; look "
-                    "at it with jobs.handle(id), or leave the id out"
-                ) from None
+                raise JobAlreadyExists(spawning.exists_already(error.diag.message_detail or str(error))) from None
             except (psycopg.DataError, psycopg.errors.NotNullViolation, *LIMIT_ERRORS) as error:
                 raise InvalidConfig(
                     f"PostgreSQL refuses a value of the job: {error.diag.message_primary}; "
                     f"{error.diag.message_detail or error.sqlstate}. Nothing was spawned"
                 ) from None
 
-        try:
-            await self._call(insert)
-        except JobAlreadyExists:
-            if sent < 2 or not await self._are_there(jobs):
-                raise
+            return spawning.holders(None if row is None else row[0])
 
-    async def _are_there(self, jobs: Sequence[NewJob]) -> bool:
-        # A caller's id may have been another job's before the first sending, so the job itself is compared.
+        try:
+            return await self._call(insert)
+        except JobAlreadyExists:
+            if sent < 2 or (landed := await self._landed(jobs)) is None:
+                raise
+            return landed
+
+    async def _landed(self, jobs: Sequence[NewJob]) -> dict[int, UUID] | None:
+        """Return what an earlier sending of the same jobs answered, or None if it did not land."""
         found = await self.load([UUID(job.id) for job in jobs])
-        return all(
-            there is not None
-            and (not job.chosen or (there.job_type == job.job_type and _decode(there.config) == _decode(job.config)))
-            for there, job in zip(found, jobs, strict=True)
-        )
+        # A caller's id may have been another job's before the first sending, so the job itself is compared.
+        there = [
+            snapshot is not None
+            and (not job.chosen or (snapshot.job_type == job.job_type and _decode(snapshot.config) == _decode(job.config)))
+            for snapshot, job in zip(found, jobs, strict=True)
+        ]
+        missing = [position for position, is_there in enumerate(there) if not is_there]
+        if len(missing) == len(jobs) or any(jobs[position].key is None for position in missing):
+            return None
+        if not missing:
+            return {}
+        # Of these the keys were held: they are asked for again, since the holders may have ended.
+        held = await self.spawn([jobs[position] for position in missing])
+        return {missing[position]: holder for position, holder in held.items()}
 
     async def load(self, ids: Sequence[JobId]) -> list[JobSnapshot | None]:
         """Return the jobs of these ids in their order, None for an unknown one.
@@ -178,6 +198,16 @@ class Store:
         return await self._call(fetch)
 
     async def _call(self, call: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        """Run `call` on a connection, and once more after making the leaf of the history that it misses."""
+        try:
+            return await self._try(call)
+        except psycopg.errors.CheckViolation as error:
+            if "no partition" not in str(error):
+                raise
+        await self._try(lambda conn: conn.execute(self.statements.sql("add_partitions"), [_DAYS_AHEAD]))
+        return await self._try(call)
+
+    async def _try(self, call: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         """Run `call` on a connection; once more on a fresh one when the first was found dead or broke."""
         connections = self._connections
         assert connections is not None, "the store is not open"
@@ -185,21 +215,10 @@ class Store:
             try:
                 async with connections.take() as conn:
                     with translated(self.dsn):
-                        try:
-                            return await call(conn)
-                        except psycopg.errors.CheckViolation as error:
-                            if "no partition" not in str(error):
-                                raise
-                            await conn.execute(self.statements.sql("add_partitions"), [_DAYS_AHEAD])
-                            return await call(conn)
-            except DatabaseUnreachable:
-                if last:
+                        return await call(conn)
+            except DatabaseUnreachable as error:
+                if last or isinstance(error, NoneFree):
                     raise
                 await connections.forget_idle()
         raise AssertionError("unreachable")
 
-
-def _id_in(error: psycopg.Error) -> str:
-    detail = error.diag.message_detail or str(error)
-    found = _UUID.search(detail)
-    return found.group() if found else detail

@@ -1,9 +1,10 @@
 -- Cancel jobs. One that no worker holds ends here. A running job's row is written by settle and rescue alone, so of that it
 -- is requested: a hint goes to its worker, whose beats would find the request as well, and whatever gives the job back
 -- before that (a retry, a reschedule, a release, a rescue) calls this again, when nobody holds it.
--- params:  $1 ids uuid[]
+-- params:  $1 ids uuid[], $2 joined boolean (in a transaction that others do not wait for: concurrency keys are left alone,
+--          whoever holds their locks hands them on, else the sweep does)
 -- returns: id uuid, answer text 'cancelled' | 'requested', of each that has not ended
-CREATE OR REPLACE FUNCTION /*schema.*/cancel_1(p_ids uuid[]) RETURNS TABLE (id uuid, answer text)
+CREATE OR REPLACE FUNCTION /*schema.*/cancel_1(p_ids uuid[], p_joined boolean) RETURNS TABLE (id uuid, answer text)
 LANGUAGE plpgsql
 SET search_path = /*schema*/, pg_temp
 SET enable_seqscan = off
@@ -18,7 +19,20 @@ DECLARE
     v_locked uuid[];
     v_held uuid[] := '{}';
     v_id uuid;
+    v_queues text[];
+    v_keys text[];
 BEGIN
+    -- Keys before jobs (invariant D).
+    IF NOT p_joined THEN
+        SELECT array_agg(key.queue), array_agg(key.concurrency_key) INTO v_queues, v_keys
+        FROM (SELECT DISTINCT j.queue, j.concurrency_key FROM unnest(p_ids) AS u (id)
+              CROSS JOIN LATERAL (
+                  SELECT j.queue, j.concurrency_key FROM jobs j WHERE j.id = u.id AND j.worker_id IS NULL LIMIT 1) AS j
+              WHERE j.concurrency_key IS NOT NULL) AS key;
+        IF v_keys IS NOT NULL THEN
+            PERFORM lock_keys_1(v_queues, v_keys);
+        END IF;
+    END IF;
     -- All that follows is decided under the locks of the rows: a settle that gives a job back and a request for it see
     -- each other, in whatever order they come. LIMIT 1 keeps a look-up by id one, whatever the statistics say.
     v_locked := ARRAY(
@@ -57,13 +71,22 @@ BEGIN
         DELETE FROM jobs WHERE ctid = ANY (ARRAY(SELECT h.tid FROM held h))),
     finished AS (
         INSERT INTO finished_jobs (
-            id, run_at, created_at, finished_at, claim_no, attempt, failures, crashes, priority, status, queue, job_type,
-            config, concurrency_key, key, timeout, tags, metadata, trace_context)
+            id, run_at, created_at, finished_at, claim_no, attempt, failures, crashes, priority, concurrency_limit, status,
+            queue, job_type, config, result, concurrency_key, key, timeout, tags, metadata, trace_context)
         SELECT h.id, h.run_at, h.created_at, clock_timestamp(), h.claim_no, h.attempt, h.failures, h.crashes, h.priority,
-               'cancelled', h.queue, h.job_type, h.config, h.concurrency_key, h.key, h.timeout, h.tags, h.metadata,
-               h.trace_context
-        FROM held h)
+               h.concurrency_limit, 'cancelled', h.queue, h.job_type, h.config,
+               (SELECT p.result FROM progress p WHERE p.job_id = h.id), h.concurrency_key, h.key, h.timeout, h.tags,
+               h.metadata, h.trace_context
+        FROM held h),
+    unreported AS (
+        DELETE FROM progress WHERE job_id = ANY (ARRAY(SELECT h.id FROM held h))),
+    forgotten AS (
+        DELETE FROM execution_states WHERE job_id = ANY (ARRAY(SELECT h.id FROM held h)))
     SELECT h.id, 'cancelled' FROM held h;
+
+    IF v_keys IS NOT NULL THEN
+        PERFORM free_keys_1(v_queues, v_keys, '{}');
+    END IF;
 
     IF EXISTS (SELECT FROM cancel_requests) THEN
         DELETE FROM cancel_requests c

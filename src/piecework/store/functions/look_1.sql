@@ -2,7 +2,8 @@
 -- type). Besides: which transactions it cannot have missed, and how many jobs the worker owns.
 -- params:  $1 worker uuid, $2 queues text[], $3 job_types text[]
 -- returns: text: JSON array of
---          lanes: null or array of [queue, job_type, priority, microseconds until its first job is due (0 or less: due)],
+--          lanes: null or array of [queue, job_type, priority, whether of jobs with a concurrency key, microseconds until its
+--          first job is due (0 or less: due)],
 --          xmin (every transaction before it had ended before this look), jobs owned
 CREATE OR REPLACE FUNCTION /*schema.*/look_1(p_worker uuid, p_queues text[], p_job_types text[]) RETURNS text
 LANGUAGE plpgsql
@@ -15,6 +16,7 @@ SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
     v_xmin bigint;
+    v_now timestamptz := coalesce((SELECT c.now FROM clock c), clock_timestamp());
     v_lanes json;
     v_owned bigint;
 BEGIN
@@ -35,11 +37,28 @@ BEGIN
             SELECT j.priority, j.run_at FROM jobs j
             WHERE j.queue = line.queue AND j.job_type = line.job_type AND j.priority > line.priority
               AND j.worker_id IS NULL AND NOT j.parked AND j.concurrency_key IS NULL
+            ORDER BY j.priority, j.run_at, j.id LIMIT 1) AS head),
+    keyed_line AS (
+        SELECT q.queue, t.job_type, head.priority, head.run_at
+        FROM unnest(p_queues) AS q (queue) CROSS JOIN unnest(p_job_types) AS t (job_type)
+        CROSS JOIN LATERAL (
+            SELECT j.priority, j.run_at FROM jobs j
+            WHERE j.queue = q.queue AND j.job_type = t.job_type
+              AND j.worker_id IS NULL AND NOT j.parked AND j.concurrency_key IS NOT NULL
+            ORDER BY j.priority, j.run_at, j.id LIMIT 1) AS head
+        UNION ALL
+        SELECT line.queue, line.job_type, head.priority, head.run_at
+        FROM keyed_line AS line
+        CROSS JOIN LATERAL (
+            SELECT j.priority, j.run_at FROM jobs j
+            WHERE j.queue = line.queue AND j.job_type = line.job_type AND j.priority > line.priority
+              AND j.worker_id IS NULL AND NOT j.parked AND j.concurrency_key IS NOT NULL
             ORDER BY j.priority, j.run_at, j.id LIMIT 1) AS head)
     SELECT json_agg(json_build_array(
-               line.queue, line.job_type, line.priority,
-               (date_part('epoch', line.run_at - clock_timestamp()) * 1000000)::bigint))
-    INTO v_lanes FROM line;
+               line.queue, line.job_type, line.priority, line.keyed,
+               (date_part('epoch', line.run_at - v_now) * 1000000)::bigint))
+    INTO v_lanes
+    FROM (SELECT *, false AS keyed FROM line UNION ALL SELECT *, true FROM keyed_line) AS line;
     SELECT count(*) INTO v_owned FROM jobs j WHERE j.worker_id = p_worker;
     RETURN json_build_array(v_lanes, v_xmin, v_owned)::text;
 END

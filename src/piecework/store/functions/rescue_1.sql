@@ -13,22 +13,33 @@ AS $$
 DECLARE
     v_now timestamptz := clock_timestamp();
     v_rescued jsonb[] := '{}';
+    v_due timestamptz := coalesce((SELECT c.now FROM clock c), v_now);
     v_job record;
     v_run_at timestamptz;
+    v_queues text[];
+    v_keys text[];
 BEGIN
     -- Its row is the arbiter between two rescuers, and is gone only when all its jobs are taken back.
     PERFORM FROM workers w WHERE w.id = p_dead AND w.beat_no = p_beat_no FOR UPDATE SKIP LOCKED;
     IF NOT FOUND THEN
         RETURN NULL;
     END IF;
+    -- Keys before jobs, in one order (invariant D).
+    SELECT array_agg(key.queue), array_agg(key.concurrency_key) INTO v_queues, v_keys
+    FROM (SELECT DISTINCT j.queue, j.concurrency_key FROM jobs j
+          WHERE j.worker_id = p_dead AND j.concurrency_key IS NOT NULL) AS key;
+    IF v_keys IS NOT NULL THEN
+        PERFORM lock_keys_1(v_queues, v_keys);
+    END IF;
     -- In the order of their ids, and by an expression that no index has: else the planner may walk the primary key.
     FOR v_job IN
-        SELECT j.ctid AS tid, j.id, j.claim_no, j.attempt, j.crashes, j.queue, j.job_type, j.priority, j.claimed_at
+        SELECT j.ctid AS tid, j.id, j.claim_no, j.attempt, j.crashes, j.queue, j.job_type, j.priority, j.claimed_at,
+               j.concurrency_key IS NOT NULL AS keyed
         FROM jobs j WHERE j.worker_id = p_dead ORDER BY uuid_send(j.id) FOR UPDATE SKIP LOCKED
     LOOP
         -- At once the first time. From the second on the jobs that shared a worker part: else one that kills its worker
         -- takes the same innocent ones along each time, until all have crashed too often.
-        v_run_at := v_now + random() * v_job.crashes * p_lease;
+        v_run_at := v_due + random() * v_job.crashes * p_lease;
         UPDATE jobs SET worker_id = NULL, claimed_at = NULL, parked = false, run_at = v_run_at,
             attempt = attempt + 1, failures = failures + 1, crashes = crashes + 1
         WHERE ctid = v_job.tid;
@@ -37,12 +48,16 @@ BEGIN
                 jsonb_build_object('type', 'worker lost',
                     'message', 'the worker gave no sign of life for ' || p_lease::text), v_run_at);
         v_rescued := array_append(v_rescued, jsonb_build_array(v_job.id, v_job.job_type));
-        PERFORM pg_notify(/*channel*/, jsonb_build_array(v_job.queue, v_job.job_type, v_job.priority)::text);
+        PERFORM pg_notify(/*channel*/, jsonb_build_array(
+            v_job.queue, v_job.job_type, v_job.priority, '[]'::jsonb, v_job.keyed)::text);
     END LOOP;
     IF EXISTS (SELECT FROM cancel_requests) THEN
         PERFORM FROM cancel_1(ARRAY(
             SELECT c.job_id FROM cancel_requests c
-            WHERE c.job_id = ANY (ARRAY(SELECT (r->>0)::uuid FROM unnest(v_rescued) AS r)) ORDER BY c.job_id));
+            WHERE c.job_id = ANY (ARRAY(SELECT (r->>0)::uuid FROM unnest(v_rescued) AS r)) ORDER BY c.job_id), true);
+    END IF;
+    IF v_keys IS NOT NULL THEN
+        PERFORM free_keys_1(v_queues, v_keys, ARRAY(SELECT (r->>0)::uuid FROM unnest(v_rescued) AS r));
     END IF;
     DELETE FROM idle_workers i WHERE i.worker_id = p_dead;
     DELETE FROM workers w WHERE w.id = p_dead AND NOT EXISTS (SELECT FROM jobs j WHERE j.worker_id = p_dead);

@@ -16,6 +16,10 @@ SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
     v_now timestamptz := clock_timestamp();
+    -- Due times go by the clock that tests may turn; the history never does.
+    v_due timestamptz := coalesce((SELECT c.now FROM clock c), v_now);
+    v_reported boolean := EXISTS (SELECT FROM progress);
+    v_stateful boolean := EXISTS (SELECT FROM execution_states);
     v_details jsonb := p_details;
     v_landed integer[];
     v_gone bigint;
@@ -52,15 +56,18 @@ BEGIN
         finished AS (
             INSERT INTO finished_jobs (
                 id, run_at, created_at, started_at, finished_at, worker_id, claim_no, attempt, failures, crashes, priority,
-                status, queue, job_type, config, result, error, concurrency_key, key, timeout, tags, metadata,
-                trace_context)
+                concurrency_limit, status, queue, job_type, config, result, error, concurrency_key, key, timeout, tags,
+                metadata, trace_context)
             SELECT h.id, h.run_at, h.created_at, h.started_at, v_now, p_worker, h.claim_no,
                    coalesce(h.last_attempt, h.attempt),
                    CASE h.move WHEN 'complete' THEN h.failures ELSE coalesce(h.last_failures, h.failures) END,
-                   h.crashes, h.priority,
+                   h.crashes, h.priority, h.concurrency_limit,
                    CASE h.move WHEN 'complete' THEN 'completed' WHEN 'fail' THEN 'errored' ELSE 'cancelled' END,
-                   h.queue, h.job_type, h.config, h.result, CASE h.move WHEN 'fail' THEN h.error END, h.concurrency_key, h.key, h.timeout, h.tags,
-                   h.metadata, h.trace_context
+                   h.queue, h.job_type, h.config,
+                   CASE WHEN v_reported AND h.result IS NULL
+                        THEN (SELECT p.result FROM progress p WHERE p.job_id = h.id) ELSE h.result END,
+                   CASE h.move WHEN 'fail' THEN h.error END,
+                   h.concurrency_key, h.key, h.timeout, h.tags, h.metadata, h.trace_context
             FROM held h),
         attempted AS (
             INSERT INTO attempts (job_id, claim_no, worker_id, attempt, move, started_at, ended_at, error)
@@ -72,6 +79,13 @@ BEGIN
         IF v_gone <> coalesce(cardinality(v_landed), 0) THEN
             RAISE serialization_failure USING MESSAGE = 'a claimed job was changed by neither settle nor rescue';
         END IF;
+        -- What belongs to the job goes with it; what is saved under its key stays.
+        IF v_reported THEN
+            DELETE FROM progress WHERE job_id = ANY (ARRAY(SELECT p_ids[n] FROM unnest(v_landed) AS n));
+        END IF;
+        IF v_stateful THEN
+            DELETE FROM execution_states WHERE job_id = ANY (ARRAY(SELECT p_ids[n] FROM unnest(v_landed) AS n));
+        END IF;
     END IF;
 
     -- Jobs that go on, one by one: their new values differ, and this is the path of failures, not of the bulk.
@@ -81,11 +95,11 @@ BEGIN
                 WITH ORDINALITY AS u (id, claim_no, move, age, detail, position)
             WHERE u.move IN ('retry', 'reschedule', 'release') ORDER BY u.id
         LOOP
-            SELECT j.ctid AS tid, j.queue, j.job_type, j.priority, j.attempt,
+            SELECT j.ctid AS tid, j.queue, j.job_type, j.priority, j.attempt, j.concurrency_key IS NOT NULL AS keyed,
                    CASE WHEN v_job.detail ? 'run_at'
                         THEN timestamptz 'epoch' + (v_job.detail->>'run_at')::bigint * interval '1 microsecond'
                         WHEN v_job.detail ? 'delay'
-                        THEN v_now + (v_job.detail->>'delay')::bigint * interval '1 microsecond'
+                        THEN v_due + (v_job.detail->>'delay')::bigint * interval '1 microsecond'
                         ELSE j.run_at END AS next_run_at
             INTO v_held FROM jobs j
             WHERE j.id = v_job.id AND j.claim_no = v_job.claim_no AND coalesce(j.worker_id = p_worker, false)
@@ -102,8 +116,8 @@ BEGIN
             -- Read after the row is written: who declares itself idle from now on looks until this transaction has ended.
             -- Equal notices of a transaction are sent once.
             IF EXISTS (SELECT FROM idle_workers) THEN
-                PERFORM pg_notify(/*channel*/,
-                                  jsonb_build_array(v_held.queue, v_held.job_type, v_held.priority)::text);
+                PERFORM pg_notify(/*channel*/, jsonb_build_array(
+                    v_held.queue, v_held.job_type, v_held.priority, '[]'::jsonb, v_held.keyed)::text);
             END IF;
         END LOOP;
     END IF;
@@ -113,7 +127,7 @@ BEGIN
     IF v_landed IS NOT NULL AND EXISTS (SELECT FROM cancel_requests) THEN
         PERFORM FROM cancel_1(ARRAY(
             SELECT c.job_id FROM cancel_requests c
-            WHERE c.job_id = ANY (ARRAY(SELECT p_ids[n] FROM unnest(v_landed) AS n)) ORDER BY c.job_id));
+            WHERE c.job_id = ANY (ARRAY(SELECT p_ids[n] FROM unnest(v_landed) AS n)) ORDER BY c.job_id), true);
     END IF;
 
     IF cardinality(v_landed) = cardinality(p_ids) THEN

@@ -1,8 +1,10 @@
--- Create jobs: one JSON array of objects in, the number of new jobs out. A plain insert that touches no shared row.
--- params:  $1 jobs text: [{id, job_type, config, queue?, priority?, run_at? us, delay? us, tags?, chosen?}]
--- returns: integer
+-- Create jobs: one JSON array of objects in. A plain insert that touches no shared row. Of a job with a key, whose key a live
+-- job of its type holds already, none is created.
+-- params:  $1 jobs text: [{id, job_type, config, queue?, priority?, run_at? us, delay? us, tags?, chosen?, key?,
+--          concurrency_key?, concurrency_limit?, trace_context?}]
+-- returns: text: null when all were created, else JSON array of [position from 0, id of the live job with its key]
 -- raises:  unique_violation, with the id as detail, when a job with a caller's id exists
-CREATE OR REPLACE FUNCTION /*schema.*/spawn_1(p_jobs text) RETURNS integer
+CREATE OR REPLACE FUNCTION /*schema.*/spawn_1(p_jobs text) RETURNS text
 LANGUAGE plpgsql
 SET search_path = /*schema*/, pg_temp
 SET enable_seqscan = off
@@ -12,21 +14,40 @@ SET enable_mergejoin = off
 SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
-    v_count integer;
+    v_keyed boolean := p_jobs LIKE '%"key"%';
+    v_holders text;
     v_chosen uuid[];
     v_ended uuid;
 BEGIN
-    INSERT INTO jobs (id, job_type, config, queue, priority, run_at, tags)
-    SELECT j.id, j.job_type, j.config, coalesce(j.queue, 'default'), coalesce(j.priority, 0),
-           CASE WHEN j.run_at IS NOT NULL THEN timestamptz 'epoch' + j.run_at * interval '1 microsecond'
-                WHEN j.delay IS NOT NULL THEN clock_timestamp() + j.delay * interval '1 microsecond'
-                ELSE clock_timestamp() END,
-           j.tags
-    FROM jsonb_to_recordset(p_jobs::jsonb) AS j (
-        id uuid, job_type text, config jsonb, queue text, priority smallint, run_at bigint, delay bigint, tags text[])
-    -- Two callers with the same ids wait for each other's rows, so all take them in one order (invariant D).
-    ORDER BY j.id;
-    GET DIAGNOSTICS v_count = ROW_COUNT;
+    -- What a job rarely has takes a statement of its own, so that the others do not pay for it. That the words may stand in
+    -- a config does no harm.
+    IF v_keyed OR p_jobs LIKE '%"concurrency_key"%' OR p_jobs LIKE '%"trace_context"%' THEN
+        IF v_keyed THEN
+            v_holders := spawn_keyed_1(p_jobs);
+        END IF;
+        INSERT INTO jobs (id, job_type, config, queue, priority, run_at, tags, concurrency_key, concurrency_limit, trace_context)
+        SELECT j.id, j.job_type, j.config, coalesce(j.queue, 'default'), coalesce(j.priority, 0),
+               CASE WHEN j.run_at IS NOT NULL THEN timestamptz 'epoch' + j.run_at * interval '1 microsecond'
+                    ELSE coalesce((SELECT c.now FROM clock c), clock_timestamp())
+                         + coalesce(j.delay, 0) * interval '1 microsecond' END,
+               j.tags, j.concurrency_key, j.concurrency_limit, j.trace_context
+        FROM jsonb_to_recordset(p_jobs::jsonb) AS j (
+            id uuid, job_type text, config jsonb, queue text, priority smallint, run_at bigint, delay bigint, tags text[],
+            key text, concurrency_key text, concurrency_limit smallint, trace_context jsonb)
+        WHERE j.key IS NULL
+        ORDER BY j.id;
+    ELSE
+        INSERT INTO jobs (id, job_type, config, queue, priority, run_at, tags)
+        SELECT j.id, j.job_type, j.config, coalesce(j.queue, 'default'), coalesce(j.priority, 0),
+               CASE WHEN j.run_at IS NOT NULL THEN timestamptz 'epoch' + j.run_at * interval '1 microsecond'
+                    ELSE coalesce((SELECT c.now FROM clock c), clock_timestamp())
+                         + coalesce(j.delay, 0) * interval '1 microsecond' END,
+               j.tags
+        FROM jsonb_to_recordset(p_jobs::jsonb) AS j (
+            id uuid, job_type text, config jsonb, queue text, priority smallint, run_at bigint, delay bigint, tags text[])
+        -- Two callers with the same ids wait for each other's rows, so all take them in one order (invariant D).
+        ORDER BY j.id;
+    END IF;
 
     -- A caller's id may be that of a job that has ended. Looked up after the insert, in a statement of its own: a settle
     -- that the insert waited for is seen (design review, section 7).
@@ -48,15 +69,20 @@ BEGIN
     -- NOTIFY per lane, that names as many sleepers as it takes; the others look a little later. Above READ COMMITTED the
     -- declaration may be too new to be seen, so everybody is told.
     IF current_setting('transaction_isolation') <> 'read committed' THEN
-        PERFORM pg_notify(/*channel*/, jsonb_build_array(lane.queue, lane.job_type, lane.priority)::text)
-        FROM (SELECT DISTINCT coalesce(j.queue, 'default'), j.job_type, coalesce(j.priority, 0)
-              FROM jsonb_to_recordset(p_jobs::jsonb) AS j (job_type text, queue text, priority smallint)
-             ) AS lane (queue, job_type, priority);
+        PERFORM pg_notify(/*channel*/, jsonb_build_array(lane.queue, lane.job_type, lane.priority, '[]'::jsonb, lane.keyed)::text)
+        FROM (SELECT DISTINCT coalesce(j.queue, 'default'), j.job_type, coalesce(j.priority, 0),
+                              j.concurrency_key IS NOT NULL
+              FROM jsonb_to_recordset(p_jobs::jsonb) AS j (
+                  job_type text, queue text, priority smallint, concurrency_key text)
+             ) AS lane (queue, job_type, priority, keyed);
     ELSIF EXISTS (SELECT FROM idle_workers) THEN
-        PERFORM pg_notify(/*channel*/, jsonb_build_array(lane.queue, lane.job_type, lane.priority, woken.targets)::text)
-        FROM (SELECT coalesce(j.queue, 'default'), j.job_type, coalesce(j.priority, 0), count(*)
-              FROM jsonb_to_recordset(p_jobs::jsonb) AS j (job_type text, queue text, priority smallint)
-              GROUP BY 1, 2, 3) AS lane (queue, job_type, priority, count)
+        PERFORM pg_notify(/*channel*/, jsonb_build_array(
+                    lane.queue, lane.job_type, lane.priority, woken.targets, lane.keyed)::text)
+        FROM (SELECT coalesce(j.queue, 'default'), j.job_type, coalesce(j.priority, 0), j.concurrency_key IS NOT NULL,
+                     count(*)
+              FROM jsonb_to_recordset(p_jobs::jsonb) AS j (
+                  job_type text, queue text, priority smallint, concurrency_key text)
+              GROUP BY 1, 2, 3, 4) AS lane (queue, job_type, priority, keyed, count)
         CROSS JOIN LATERAL (
             SELECT jsonb_agg(target.worker_id) AS targets
             FROM (SELECT i.worker_id FROM idle_workers i
@@ -66,6 +92,6 @@ BEGIN
                   ORDER BY random() LIMIT least(ceil(lane.count / 100.0), 100)) AS target) AS woken
         WHERE woken.targets IS NOT NULL;
     END IF;
-    RETURN v_count;
+    RETURN v_holders;
 END
 $$;

@@ -3,5 +3,7 @@
 -- returns: name text
 UPDATE /*schema.*/duties SET next_at = clock_timestamp() + every, ran_by = $1::uuid
 WHERE name = (SELECT d.name FROM /*schema.*/duties d WHERE d.next_at <= clock_timestamp()
+                -- No key in use, nothing to sweep: an idle worker has nothing to do.
+                AND (d.name <> 'concurrency_keys' OR EXISTS (SELECT FROM /*schema.*/concurrency_keys))
               ORDER BY d.next_at, d.name LIMIT 1 FOR UPDATE SKIP LOCKED)
 RETURNING name

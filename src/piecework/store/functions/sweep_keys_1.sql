@@ -1,0 +1,29 @@
+-- Repair what a completion in a transaction of the user's, a cancellation in one, or a race has left of concurrency keys:
+-- holders that do not run, jobs that are parked while there is room (A2). Keys that are in hand are left for the next time.
+-- returns: integer, the number of keys that were looked into
+CREATE OR REPLACE FUNCTION /*schema.*/sweep_keys_1() RETURNS integer
+LANGUAGE plpgsql
+SET search_path = /*schema*/, pg_temp
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+SET plan_cache_mode = force_generic_plan
+AS $$
+DECLARE
+    v_key record;
+    v_count integer := 0;
+BEGIN
+    FOR v_key IN
+        SELECT k.queue, k.concurrency_key, k.running FROM concurrency_keys k
+        WHERE k.running = '{}' OR EXISTS (
+            SELECT FROM unnest(k.running) AS r
+            WHERE (SELECT true FROM jobs j WHERE j.id = r AND j.worker_id IS NOT NULL) IS NULL)
+        ORDER BY k.queue, k.concurrency_key FOR NO KEY UPDATE SKIP LOCKED
+    LOOP
+        PERFORM free_keys_1(ARRAY[v_key.queue], ARRAY[v_key.concurrency_key], v_key.running);
+        v_count := v_count + 1;
+    END LOOP;
+    RETURN v_count;
+END
+$$;

@@ -1,0 +1,3 @@
+-- Repair concurrency keys.
+-- returns: integer, the number of keys that were looked into
+SELECT /*schema.*/sweep_keys_1()
