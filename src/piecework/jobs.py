@@ -17,6 +17,7 @@ from piecework.base.ids import JobId
 from piecework.base.threads import named
 from piecework.model.settings import WorkerSettings
 from piecework.model.snapshot import JobSnapshot
+from piecework.store.connections import AsyncPool
 from piecework.work import spawner
 from piecework.work.connections import AsyncConn, SyncConn
 from piecework.work.current_job import CurrentJob
@@ -52,28 +53,35 @@ class Jobs:
     Args:
         dsn: any libpq connection string. Without it the environment's PIECEWORK_DATABASE_URL counts, and without that
             an embedded PostgreSQL is started, in `.piecework/` of the working directory.
+        pool: a `psycopg_pool.AsyncConnectionPool` of yours instead: spawning and looking use its connections, and leave
+            them as they were. One that is not open yet is opened and closed with this Jobs; an open one is used on the
+            loop that opened it, so by `async with jobs:`. A worker opens connections of its own to the same place.
         schema: the schema that holds everything of piecework. Two schemas do not see each other.
-        migrate: whether opening brings the schema up to date; else it only checks it.
+        migrate: whether opening brings the schema up to date; else it only checks it. Without a word it does, unless
+            there is a pool: then the database is the application's, and so are its migrations.
         max_config_size: the most bytes that the encoded config of a job may take.
         max_connections: the most connections that spawning and looking may use at once; opened when needed. A worker
-            has its own.
+            has its own, and a pool its own size.
 
     Raises:
-        ConfigurationError: an argument is wrong.
+        ConfigurationError: an argument is wrong, or both a `dsn` and a `pool` were given.
     """
 
     def __init__(
         self,
         dsn: str | None = None,
         *,
+        pool: AsyncPool | None = None,
         schema: str = "piecework",
-        migrate: bool = True,
+        migrate: bool | None = None,
         max_config_size: int = 1_048_576,
         max_connections: int = 4,
     ) -> None:
         if type(max_config_size) is not int or max_config_size < 1:
             raise ConfigurationError(f"Jobs(max_config_size={max_config_size!r}) takes a number of bytes, 1 or more")
-        self._settings = DatabaseSettings(dsn=dsn, schema=schema, migrate=migrate, max_connections=max_connections)
+        self._settings = DatabaseSettings(
+            dsn=dsn, pool=pool, schema=schema, migrate=migrate, max_connections=max_connections
+        )  # fmt: skip
         self._service = Service(schema=schema, max_config_size=max_config_size)
         self._database: Database | None = None
         self._own_loop: OwnLoop | None = None
@@ -89,6 +97,7 @@ class Jobs:
         await self._close()
 
     def __enter__(self) -> Self:
+        self._settings.check_own_loop()
         own_loop = OwnLoop()
         try:
             own_loop.run(self._open)

@@ -1,14 +1,16 @@
-"""What one `Jobs` opens: its store, and the embedded server under it where no DSN says otherwise."""
+"""What one `Jobs` opens: its store, and under it the application's pool, or the embedded server where none is named."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 from collections.abc import Sequence
+from contextlib import AsyncExitStack, closing
 from dataclasses import dataclass
 
 from piecework.base.errors import ConfigurationError
 from piecework.base.threads import in_thread
+from piecework.store.connections import AsyncPool, conninfo_of, open_pool, refuse_other_pools
 from piecework.store.embedded import EmbeddedServer, acquire
 from piecework.store.statements import Statements
 from piecework.store.store import Store
@@ -21,62 +23,79 @@ class DatabaseSettings:
     """Which database, and how it is used; checked when it is made, without I/O."""
 
     dsn: str | None
+    pool: AsyncPool | None = None
     schema: str
-    migrate: bool
+    migrate: bool | None
+    """None: yes, unless there is a pool."""
     max_connections: int
 
     def __post_init__(self) -> None:
+        if self.pool is not None:
+            if self.dsn is not None:
+                raise ConfigurationError("Jobs(dsn=…, pool=…): each names a database, so one of them has to go")
+            refuse_other_pools(self.pool)
         if not isinstance(self.dsn, str | None):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigurationError(f"Jobs({self.dsn!r}): the DSN is a text, as in Jobs('postgresql://…')")
         if type(self.max_connections) is not int or self.max_connections < 1:
             raise ConfigurationError(f"Jobs(max_connections={self.max_connections!r}) takes an int of 1 or more")
         Statements(self.schema)  # refuses what cannot be a schema's name
 
+    def check_own_loop(self) -> None:
+        """Refuse to be opened on a loop made for it.
+
+        Raises:
+            ConfigurationError: the pool is in use on another loop.
+        """
+        if self.pool is not None and not self.pool.closed:
+            raise ConfigurationError(
+                f"Jobs(pool={self.pool!r}) cannot be opened by `with jobs:`, since the pool is open on another loop: "
+                "write `async with jobs:` there, or give the pool as it was made, with open=False"
+            )
+
 
 class Database:
-    """An open store, with the lease of the embedded server if it is on that. Used on one loop."""
+    """An open store, with what has to be closed after it. Used on one loop."""
 
-    def __init__(self, store: Store, server: EmbeddedServer | None, applied: Sequence[str]) -> None:
+    def __init__(self, store: Store, applied: Sequence[str], below: AsyncExitStack) -> None:
         self.store = store
         self.applied = tuple(applied)
         """The migrations and functions that opening applied."""
-        self._server = server
+        self._below = below
 
     @classmethod
     async def open(cls, settings: DatabaseSettings) -> Database:
-        """Connect: to the DSN of the settings, else that of the environment, else to the embedded server.
+        """Connect: by the pool or the DSN of the settings, else that of the environment, else to the embedded server.
 
         Raises:
+            ConfigurationError: the pool was closed before.
             EmbeddedError: the embedded server cannot be found or started.
             DatabaseUnreachable, PermissionDenied, MigrationsNeeded, SchemaTooNew: as `Store.open`.
         """
-        dsn, server = settings.dsn, None
-        if dsn is None:
-            dsn = os.environ.get(DSN_VARIABLE) or None
-        if dsn is None:
-            server = await _lease()
-            dsn = server.dsn
-        try:
+        pool = settings.pool
+        async with AsyncExitStack() as below:
+            revive = None
+            if pool is not None:
+                if pool.closed:
+                    await open_pool(pool)
+                    below.push_async_callback(pool.close)
+                dsn = await conninfo_of(pool)
+            else:
+                dsn = settings.dsn
+                if dsn is None:
+                    dsn = os.environ.get(DSN_VARIABLE) or None
+                if dsn is None:
+                    server = below.enter_context(closing(await _lease()))
+                    dsn, revive = server.dsn, server.ensure
             store = Store(
-                dsn,
-                schema=settings.schema,
-                max_connections=settings.max_connections,
-                revive=None if server is None else server.ensure,
-            )
-            applied = await store.open(migrate=settings.migrate)
-        except BaseException:
-            if server is not None:
-                server.close()
-            raise
-        return cls(store, server, applied)
+                dsn, schema=settings.schema, max_connections=settings.max_connections, revive=revive, pool=pool
+            )  # fmt: skip
+            applied = await store.open(migrate=pool is None if settings.migrate is None else settings.migrate)
+            return cls(store, applied, below.pop_all())
 
     async def close(self) -> None:
-        """Close the connections, and give the embedded server back."""
-        try:
+        """Close the connections, then a pool that this opened, and give the embedded server back."""
+        async with self._below:
             await self.store.close()
-        finally:
-            if self._server is not None:
-                self._server.close()
 
 
 async def _lease() -> EmbeddedServer:
