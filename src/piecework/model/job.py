@@ -49,7 +49,8 @@ class ClaimedJob(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Workers lost while they ran this job, since the last reschedule."""
     config: msgspec.Raw
     concurrency_key: str | None = None
-    trace_context: dict[str, str] | None = None
+    trace_context: msgspec.Raw = msgspec.Raw(b"null")
+    """As the spawner stored it: not decoded here, since one that is odd must not spoil the claim of the others."""
     created_at: int = 0
     """Microseconds since the epoch; 0 where it was not asked for."""
     state: msgspec.Raw = msgspec.Raw(b"null")
