@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from piecework.base.errors import DatabaseError
 from piecework.engine.agenda import Agenda
 from piecework.engine.executor import Executor
+from piecework.engine.facts import listed
 from piecework.engine.idleness import Idleness
 from piecework.model.job import ClaimedJob
 from piecework.model.lanes import Lane, allot
@@ -156,7 +157,10 @@ class Claimer:
         orphans = [job for job in owned if job.id not in before and job.id not in self._executor.held]
         self._next_audit = self._now() + _AUDIT_EVERY
         if orphans:
-            log.warning("%d jobs were claimed without this worker's learning of it: they are handed back", len(orphans))
+            log.warning(
+                "%d jobs were claimed without this worker's learning of it: they are handed back: %s",
+                len(orphans), listed([(job.id, job.job_type) for job in orphans]),
+            )  # fmt: skip
             for job in orphans:
                 self._executor.release(job, self.worker_id)
 
@@ -188,12 +192,14 @@ class Claimer:
         keyed = [(lane, count) for lane, count in asked if lane.keyed]
         plain = [(lane, count) for lane, count in asked if not lane.keyed] if keyed else asked
         count = 0
+        poll = self._executor.tracing.poll
         if plain:
-            jobs = await claiming.claim(self._link, worker_id, plain, most)
+            jobs = await poll(worker_id, most, claiming.claim(self._link, worker_id, plain, most))
             count = len(jobs)
             self._take(worker_id, plain, jobs, more=count == most)
         if keyed and count < most and worker_id == self.worker_id:
-            found = await claiming.claim_keyed(self._link, worker_id, keyed, most - count)
+            most_keyed = most - count
+            found = await poll(worker_id, most_keyed, claiming.claim_keyed(self._link, worker_id, keyed, most_keyed))
             count += len(found.jobs)
             self._take(worker_id, keyed, found.jobs, more=found.again)
         if count == most:
@@ -205,7 +211,10 @@ class Claimer:
         """Hand claimed jobs over; `more`: the lanes may have others besides."""
         now = self._last_claim = self._now()
         if worker_id != self.worker_id:
-            log.warning("%d jobs were claimed under an id that was given up for dead: they are left", len(jobs))
+            log.warning(
+                "%d jobs were claimed under an id that was given up for dead: they are left to be rescued: %s",
+                len(jobs), listed([(job.id, job.job_type) for job in jobs]),
+            )  # fmt: skip
             return
         got = Counter(Lane(job.queue, job.job_type, job.priority, job.concurrency_key is not None) for job in jobs)
         spent = [lane for lane, count in asked if got[lane] < count]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
@@ -11,6 +12,7 @@ from typing import TypeAlias
 import psycopg
 
 from piecework.base.errors import DatabaseError
+from piecework.engine.facts import facts_of
 from piecework.model.lanes import Lane
 from piecework.model.settlement import Settlement, unstorable
 from piecework.store.link import Link
@@ -58,6 +60,8 @@ class Completer:
         self._stopping = False
         self._locked_pause = _FIRST_LOCKED_PAUSE
         self._most = _MOST
+        self.sent = 0
+        """When the settles were sent that are answered now, in nanoseconds since the epoch."""
 
     def put(self, worker_id: str, settlement: Settlement) -> None:
         """Take a settlement of a claim that `worker_id` made."""
@@ -79,6 +83,7 @@ class Completer:
                 self._wake.clear()
                 await self._wake.wait()
             worker_id, batch = self._next_batch()
+            self.sent = time.time_ns()
             try:
                 answers, lanes = await settle(self._link, worker_id, batch, now())
             except psycopg.DataError as error:
@@ -122,7 +127,11 @@ class Completer:
             return
         self._most = _MOST
         reason = f"{error.diag.message_primary or error}"
-        log.warning("job %s cannot be settled as it ended: %s", batch[0].job.id, reason)
+        job = batch[0].job
+        log.warning(
+            "job %s (%s) cannot be settled as it ended: %s",
+            job.id, job.job_type, reason, extra=facts_of(job, worker_id),
+        )  # fmt: skip
         self._put_back(worker_id, [unstorable(batch[0], reason)])
 
     def _take_answers(self, worker_id: str, batch: Sequence[Settlement], answers: Sequence[Answer]) -> None:

@@ -13,9 +13,11 @@ from typing import cast
 
 from piecework.engine.capacity import Capacity
 from piecework.engine.completer import Completer
+from piecework.engine.facts import attempt_of, facts_of, failure_facts
 from piecework.engine.held import Held, Stop
 from piecework.engine.stopping import Stopping, late
 from piecework.engine.threads import Threads
+from piecework.engine.tracing import Tracing
 from piecework.model.completion import Fail, Reschedule
 from piecework.model.job import ClaimedJob
 from piecework.model.settings import WorkerSettings
@@ -50,6 +52,7 @@ class Executor:
         self.capacity = Capacity(settings)
         self.shutdown = threading.Event()
         self.held: dict[str, Held] = {}
+        self.tracing = Tracing()
         self._registry = registry
         self._settings = settings
         self._completer = completer
@@ -60,6 +63,7 @@ class Executor:
 
     def take(self, jobs: Sequence[ClaimedJob], worker_id: str) -> None:
         """Take claimed jobs in their order; those that do not fit the concurrency wait here."""
+        self.tracing.refresh()
         for job in jobs:
             registered = self._registry.get(job.job_type)
             assert registered is not None, "only registered job types are claimed"
@@ -87,16 +91,24 @@ class Executor:
     def answered(self, settlement: Settlement, answer: Answer) -> None:
         """Give the capacity of a settled claim back, and say what is worth saying."""
         held = self.held.get(settlement.job.id)
-        if held is not None and held.job.claim_no == settlement.job.claim_no:
+        if held is not None and held.job.claim_no != settlement.job.claim_no:
+            held = None
+        if held is not None:
             del self.held[settlement.job.id]
             self._free(held)
+        trace, worker_id = (None, "") if held is None else (held.trace, held.worker_id)
+        if self.tracing.on:
+            self.tracing.settled(settlement, answer, trace, worker_id, self._completer.sent)
         if answer == "lost":
             log.warning(
                 "job %s (%s): its claim %d was lost, its end (%s) changed nothing",
                 settlement.job.id, settlement.job.job_type, settlement.job.claim_no, settlement.move,
+                extra=facts_of(settlement.job, worker_id),
             )  # fmt: skip
+        elif settlement.error is not None and trace is not None:
+            trace.context.run(self._report, settlement, worker_id)
         elif settlement.error is not None:
-            self._report(settlement)
+            self._report(settlement, worker_id)
         self.start_waiting()
         self._freed()
 
@@ -135,7 +147,7 @@ class Executor:
                 self.capacity.waiting.remove(held.job)
                 self._completer.put(held.worker_id, cancelled(held.job, None))
             elif held.running:
-                log.info("job %s (%s) is to be cancelled", held.job.id, held.job.job_type)
+                log.info("job %s (%s) is to be cancelled", held.job.id, held.job.job_type, extra=facts_of(held.job))
                 self._stopping.stop(held, "cancel")
 
     @property
@@ -157,20 +169,22 @@ class Executor:
             self._completer.put(held.worker_id, settlement)
             return
         held.current = CurrentJob(job, self.shutdown)
+        held.trace = self.tracing.begin(job, held.worker_id) if self.tracing.on else None
         try:
             call = registered.prepare(held.current)
         except Exception as error:
-            self._completer.put(held.worker_id, self._judge_error(held, error, ran=False))
+            self._settle(held, self._judge_error(held, error, ran=False))
             return
         held.running = True
         if registered.timeout is not None:
             self._stopping.limit(held, registered.timeout)
         name = f"job-{job.job_type}-{job.id}"
+        context = None if held.trace is None else held.trace.context
         if held.in_thread:
-            self._threads.submit(name, call, functools.partial(self._from_thread, held))
+            self._threads.submit(name, call, functools.partial(self._from_thread, held), context)
         else:
             run = cast("Callable[[], Coroutine[object, object, object]]", call)
-            held.task = self._loop.create_task(self._run(held, run), name=name)
+            held.task = self._loop.create_task(self._run(held, run), name=name, context=context)
 
     async def _run(self, held: Held, call: Callable[[], Coroutine[object, object, object]]) -> None:
         try:
@@ -188,7 +202,10 @@ class Executor:
         try:
             self._loop.call_soon_threadsafe(self._ended, held, value, error)
         except RuntimeError:
-            log.warning("job %s ended after its worker had closed: it will run again", held.job.id)
+            log.warning(
+                "job %s (%s) ended after its worker had closed: it will run again",
+                held.job.id, held.job.job_type, extra=facts_of(held.job, held.worker_id),
+            )  # fmt: skip
 
     def _ended(self, held: Held, value: object, error: BaseException | None) -> None:
         assert held.started is not None
@@ -201,9 +218,14 @@ class Executor:
         if isinstance(error, asyncio.CancelledError) and held.stop == "drop":
             self._drop(held)
         elif isinstance(error, asyncio.CancelledError) and held.stop == "release":
-            self._completer.put(held.worker_id, released(held.job))
+            self._settle(held, released(held.job))
         else:
-            self._completer.put(held.worker_id, self._judge_end(held, value, error))
+            self._settle(held, self._judge_end(held, value, error))
+
+    def _settle(self, held: Held, settlement: Settlement) -> None:
+        if held.trace is not None:
+            self.tracing.ended(held.trace, settlement)
+        self._completer.put(held.worker_id, settlement)
 
     def _judge_end(self, held: Held, value: object, error: BaseException | None) -> Settlement:
         if held.stop == "timeout" and not isinstance(value, Fail) and not isinstance(error, Fail):
@@ -237,17 +259,20 @@ class Executor:
             del self.held[held.job.id]
             self._free(held)
             self._freed()
+        if held.trace is not None:
+            self.tracing.ended(held.trace, None)
 
     def _free(self, held: Held) -> None:
         started = held.started is not None
         self.capacity.free(held.registered.job_type, in_thread=held.in_thread, started=started)
 
-    def _report(self, settlement: Settlement) -> None:
+    def _report(self, settlement: Settlement, worker_id: str) -> None:
         job, error = settlement.job, settlement.error
         assert error is not None
         delay = settlement.delay or timedelta(0)
         after = f"again in {delay.total_seconds():.1f} s" if settlement.will_retry else "no attempt is left"
         log.log(
             settlement.level, "job %s (%s) failed in attempt %d: %s: %s; %s",
-            job.id, job.job_type, job.attempt, error.type, error.message, after,
+            job.id, job.job_type, attempt_of(settlement), error.type, error.message, after,
+            extra=failure_facts(settlement, worker_id),
         )  # fmt: skip

@@ -14,6 +14,8 @@ from importlib.metadata import version
 
 from piecework.base.errors import DatabaseError
 from piecework.base.ids import new_id
+from piecework.engine.facts import listed
+from piecework.engine.tracing import rescued
 from piecework.model.observation import Observer
 from piecework.model.settings import WorkerSettings
 from piecework.store.liveness import Counters, Pulse, WorkerRow
@@ -164,15 +166,16 @@ class Heartbeat:
         self._pulse.do_duties(self.worker_id)
 
     def _rescue(self, dead: str, beat_no: int, lease: float) -> None:
+        began = time.time_ns()
         jobs = self._pulse.rescue(dead, beat_no, lease)
         if jobs is None:
             return
+        silent = timedelta(seconds=lease)
         log.warning(
-            "worker %s gave no sign of life for %s: %d of its jobs were rescued",
-            dead,
-            timedelta(seconds=lease),
-            len(jobs),
-        )
+            "worker %s gave no sign of life for %s: %d of its jobs were rescued: %s",
+            dead, silent, len(jobs), listed(jobs), extra={"worker_id": dead, "job_ids": [id for id, _ in jobs]},
+        )  # fmt: skip
+        rescued(self.worker_id, dead, silent, jobs, began)
         # The dead may have held keys of jobs that had ended already.
         self._pulse.sweep_keys()
         if jobs:

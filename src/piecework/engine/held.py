@@ -6,6 +6,7 @@ import asyncio
 from typing import Literal, TypeAlias
 
 from piecework.engine.deadlines import Deadline
+from piecework.engine.tracing import RunTrace
 from piecework.model.job import ClaimedJob
 from piecework.work.current_job import CurrentJob
 from piecework.work.registry import RegisteredJob
@@ -19,7 +20,8 @@ class Held:
     """A claim, from its landing until its settle landed."""
 
     __slots__ = (
-        "current", "deadline", "in_thread", "job", "registered", "running", "started", "stop", "task", "worker_id",
+        "current", "deadline", "in_thread", "job", "registered", "running", "started", "stop", "task", "trace",
+        "worker_id",
     )  # fmt: skip
 
     def __init__(self, job: ClaimedJob, registered: RegisteredJob, worker_id: str) -> None:
@@ -28,6 +30,7 @@ class Held:
         self.worker_id = worker_id
         self.in_thread = not registered.is_async
         self.current: CurrentJob | None = None
+        self.trace: RunTrace | None = None
         self.started: float | None = None
         self.running = False
         self.stop: Stop | None = None

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from piecework.engine.deadlines import Deadlines
+from piecework.engine.facts import facts_of
 from piecework.engine.held import Held, Stop
 from piecework.work.current_job import request_cancel
 
@@ -104,5 +105,5 @@ def _report(held: Held) -> None:
     why = "it runs in a thread, which cannot be stopped" if held.in_thread else "it ignores that it was cancelled"
     log.warning(
         "job %s (%s) goes on %s after %s: %s; its capacity stays taken until it ends",
-        held.job.id, held.job.job_type, PATIENCE, reason, why,
+        held.job.id, held.job.job_type, PATIENCE, reason, why, extra=facts_of(held.job, held.worker_id),
     )  # fmt: skip

@@ -25,9 +25,11 @@ class Threads:
         self._idle = threading.Semaphore(0)
         self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
 
-    def submit(self, name: str, call: Callable[[], object], ended: Ended) -> None:
-        """Run `call` in a thread, in a copy of the current context. Called by one thread alone."""
-        context = contextvars.copy_context()
+    def submit(
+        self, name: str, call: Callable[[], object], ended: Ended, context: contextvars.Context | None = None
+    ) -> None:
+        """Run `call` in a thread, in `context`, else in a copy of the current one. Called by one thread alone."""
+        context = contextvars.copy_context() if context is None else context
         self._calls.put(lambda: _run_named(name, context, call, ended))
         if not self._idle.acquire(blocking=False) and self._threads < self._most:
             self._threads += 1

@@ -31,7 +31,7 @@ def describe(error: BaseException) -> ErrorInfo:
     refuses, are written as the escapes that Python would show.
     """
     return ErrorInfo(
-        type=storable(_type_name(type(error)), _MAX_TYPE),
+        type=storable(type_name(type(error)), _MAX_TYPE),
         message=storable(_message(error), MAX_MESSAGE),
         traceback=storable(_traceback(error), MAX_TRACEBACK),
     )
@@ -48,7 +48,8 @@ def storable(text: str, limit: int) -> str:
     return f"{start}\n[... {len(data) - 2 * half} bytes left out ...]\n{end}"
 
 
-def _type_name(kind: type[BaseException]) -> str:
+def type_name(kind: type[BaseException]) -> str:
+    """The qualified name of a class of errors; one of piecework's own is named as it is imported."""
     if kind.__module__ == "builtins":
         return kind.__qualname__
     # Where an error of piecework's own is defined is no part of its name: all are public in `piecework`.
@@ -64,7 +65,7 @@ def _message(error: BaseException) -> str:
             continue
         if text:
             return text
-    return f"<{_type_name(type(error))} without a readable message>"
+    return f"<{type_name(type(error))} without a readable message>"
 
 
 def _traceback(error: BaseException) -> str:
@@ -74,7 +75,7 @@ def _traceback(error: BaseException) -> str:
     try:
         return "".join(traceback.format_exception(type(error), error, _without_our_callers(raised_at)))
     except BaseException as failure:  # as above
-        return f"<the traceback could not be formatted: {_type_name(type(failure))}>"
+        return f"<the traceback could not be formatted: {type_name(type(failure))}>"
 
 
 def _without_our_callers(raised_at: TracebackType) -> TracebackType:

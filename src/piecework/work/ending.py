@@ -19,6 +19,7 @@ from piecework.base.errors import (
 from piecework.base.ids import JobId
 from piecework.model.snapshot import JobOutcome, JobSnapshot
 from piecework.work.service import Service
+from piecework.work.spans import Spanned, of_jobs
 
 R = TypeVar("R", covariant=True, default=None)
 T = TypeVar("T")
@@ -40,13 +41,15 @@ async def wait_for_end(service: Service, ids: list[JobId], timeout: timedelta) -
         JobNotFound: one of them does not exist.
     """
     _check_timeout(timeout)
-    return _ended(ids, timeout, await service.run(lambda store: service.waiters.wait(store, ids, timeout)))
+    with Spanned("job.handle.wait", of_jobs(ids)):
+        return _ended(ids, timeout, await service.run(lambda store: service.waiters.wait(store, ids, timeout)))
 
 
 def wait_for_end_sync(service: Service, ids: list[JobId], timeout: timedelta, verb: str) -> list[JobSnapshot]:
     """Block as `wait_for_end` waits; `verb` is the method that the user called."""
     _check_timeout(timeout)
-    return _ended(ids, timeout, service.run_sync(lambda store: service.waiters.wait(store, ids, timeout), verb))
+    with Spanned("job.handle.wait", of_jobs(ids)):
+        return _ended(ids, timeout, service.run_sync(lambda store: service.waiters.wait(store, ids, timeout), verb))
 
 
 def result_of(snapshot: JobSnapshot, read: Read[T]) -> T:

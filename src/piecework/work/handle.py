@@ -12,6 +12,7 @@ from piecework.base.ids import JobId
 from piecework.model.snapshot import JobOutcome, JobSnapshot
 from piecework.work.ending import Read, cancelled, not_found, outcome_of, result_of, wait_for_end, wait_for_end_sync
 from piecework.work.service import Service
+from piecework.work.spans import Spanned, of_jobs
 
 R = TypeVar("R", covariant=True, default=None)
 
@@ -67,11 +68,13 @@ class JobHandle(Generic[R]):
         Raises:
             JobNotFound: there is no such job, or it ended so long ago that it is no longer kept.
         """
-        return self._found(await self._service.run(lambda store: store.load([self.id])))
+        with Spanned("job.handle.load", of_jobs([self.id])):
+            return self._found(await self._service.run(lambda store: store.load([self.id])))
 
     def load_sync(self) -> JobSnapshot:
         """Block as `load` waits."""
-        return self._found(self._service.run_sync(lambda store: store.load([self.id]), "load"))
+        with Spanned("job.handle.load", of_jobs([self.id])):
+            return self._found(self._service.run_sync(lambda store: store.load([self.id]), "load"))
 
     async def cancel(self) -> bool:
         """End the job as `cancelled`, unless it ended already. Does not wait for the end of a job that runs.
@@ -88,11 +91,13 @@ class JobHandle(Generic[R]):
         Raises:
             JobNotFound: there is no such job, or it ended so long ago that it is no longer kept.
         """
-        return cancelled([self.id], await self._service.run(lambda store: store.cancel([self.id])))[0]
+        with Spanned("job.handle.cancel", of_jobs([self.id])):
+            return cancelled([self.id], await self._service.run(lambda store: store.cancel([self.id])))[0]
 
     def cancel_sync(self) -> bool:
         """Block as `cancel` waits."""
-        return cancelled([self.id], self._service.run_sync(lambda store: store.cancel([self.id]), "cancel"))[0]
+        with Spanned("job.handle.cancel", of_jobs([self.id])):
+            return cancelled([self.id], self._service.run_sync(lambda store: store.cancel([self.id]), "cancel"))[0]
 
     async def retry(self) -> bool:
         """Run a job that ended once more, with the same config, due now and with its attempts counted anew.
@@ -187,12 +192,14 @@ class JobHandles(Sequence[JobHandle[R]]):
             JobNotFound: one of them does not exist; the others are cancelled even so.
         """
         ids = self._ids()
-        return cancelled(ids, await self._service.run(lambda store: store.cancel(ids)))
+        with Spanned("job.handle.cancel", of_jobs(ids)):
+            return cancelled(ids, await self._service.run(lambda store: store.cancel(ids)))
 
     def cancel_sync(self) -> list[bool]:
         """Block as `cancel` waits."""
         ids = self._ids()
-        return cancelled(ids, self._service.run_sync(lambda store: store.cancel(ids), "cancel"))
+        with Spanned("job.handle.cancel", of_jobs(ids)):
+            return cancelled(ids, self._service.run_sync(lambda store: store.cancel(ids), "cancel"))
 
     def _ids(self) -> list[JobId]:
         return [id for id, _ in self._members]

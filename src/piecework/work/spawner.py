@@ -18,6 +18,7 @@ from piecework.work.handle import JobHandle, JobHandles
 from piecework.work.placement import Placement, SpawnOptions, checked_id
 from piecework.work.registry import RegisteredJob
 from piecework.work.service import Service
+from piecework.work.spans import spawn_span
 
 P = ParamSpec("P")
 R = TypeVar("R", covariant=True, default=None)
@@ -70,13 +71,15 @@ class JobSpawner(Generic[P, R]):
             DatabaseError: the database cannot be reached, or refuses.
         """
         spec = self.spec(*args, **kwargs)
-        await self._service.run(lambda store: store.spawn((spec.new,)))
+        with spawn_span((spec.new,)) as jobs:
+            await self._service.run(lambda store: store.spawn(jobs))
         return JobHandle(self._service, spec.id, spec.read, created=True)
 
     def spawn_sync(self, /, *args: P.args, **kwargs: P.kwargs) -> JobHandle[R]:
         """Block as `spawn` waits."""
         spec = self.spec(*args, **kwargs)
-        self._service.run_sync(lambda store: store.spawn((spec.new,)), "spawn")
+        with spawn_span((spec.new,)) as jobs:
+            self._service.run_sync(lambda store: store.spawn(jobs), "spawn")
         return JobHandle(self._service, spec.id, spec.read, created=True)
 
     def spec(self, /, *args: P.args, **kwargs: P.kwargs) -> JobSpec[R]:
@@ -187,7 +190,8 @@ async def spawn_all(service: Service, specs: Iterable[JobSpec[T]], conn: object)
     batch = _batch(specs)
     if conn is not None:
         return _handles(service, batch, await _join(service, batch, conn))
-    await service.run(lambda store: store.spawn([spec.new for spec in batch]))
+    with spawn_span([spec.new for spec in batch]) as jobs:
+        await service.run(lambda store: store.spawn(jobs))
     return JobHandles(service, [(spec.id, spec.read) for spec in batch])
 
 
@@ -196,18 +200,21 @@ def spawn_all_sync(service: Service, specs: Iterable[JobSpec[T]], conn: object) 
     batch = _batch(specs)
     if conn is not None:
         return _handles(service, batch, _join_sync(service, batch, conn))
-    service.run_sync(lambda store: store.spawn([spec.new for spec in batch]), "spawn_all")
+    with spawn_span([spec.new for spec in batch]) as jobs:
+        service.run_sync(lambda store: store.spawn(jobs), "spawn_all")
     return JobHandles(service, [(spec.id, spec.read) for spec in batch])
 
 
 async def _join(service: Service, batch: Sequence[JobSpec[object]], conn: object) -> Mapping[int, JobId]:
-    payload = spawning.payload([spec.new for spec in batch])
-    return spawning.holders(await joining.joined(conn, service.statements, "spawn", payload))
+    with spawn_span([spec.new for spec in batch]) as jobs:
+        payload = spawning.payload(jobs)
+        return spawning.holders(await joining.joined(conn, service.statements, "spawn", payload))
 
 
 def _join_sync(service: Service, batch: Sequence[JobSpec[object]], conn: object) -> Mapping[int, JobId]:
-    payload = spawning.payload([spec.new for spec in batch])
-    return spawning.holders(joining.joined_sync(conn, service.statements, "spawn", payload))
+    with spawn_span([spec.new for spec in batch]) as jobs:
+        payload = spawning.payload(jobs)
+        return spawning.holders(joining.joined_sync(conn, service.statements, "spawn", payload))
 
 
 def _handle(service: Service, spec: JobSpec[T], held: Mapping[int, JobId]) -> JobHandle[T]:

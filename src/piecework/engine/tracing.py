@@ -1,0 +1,205 @@
+"""The spans of a worker: its claims, runs and settles, each where it ended.
+
+None is made while the application has set no tracer provider; what a job costs then is the look at `Tracing.on`.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Sequence, Sized
+from datetime import UTC, datetime, timedelta
+from typing import TypeVar
+
+import msgspec
+from opentelemetry import context as current
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer
+
+from piecework.base.telemetry import Origin, guarded, origin, tracer
+from piecework.engine.facts import Facts, facts_of, failure_facts
+from piecework.model.error_info import type_name
+from piecework.model.job import ClaimedJob
+from piecework.model.settlement import Move, Settlement
+from piecework.store.claiming import Keyed
+from piecework.store.settling import Answer
+from piecework.work import log_filter
+from piecework.work.spans import Spanned
+
+_SETTLES: dict[Move, str] = {
+    "complete": "job.complete_job",
+    "retry": "job.fail_job",
+    "fail": "job.fail_job",
+    "reschedule": "job.reschedule_job",
+    "cancel": "job.cancel_job",
+}
+_decode_carrier = msgspec.json.Decoder(dict[str, str] | None).decode
+C = TypeVar("C", list[ClaimedJob], Keyed)
+_NEW_TRACE_AFTER = timedelta(hours=1) // timedelta(microseconds=1)
+
+
+class RunTrace:
+    """What is told of one run."""
+
+    __slots__ = ("context", "span")
+
+    def __init__(self, context: contextvars.Context, span: Span | None) -> None:
+        self.context = context
+        """In which the function runs: its span is current there."""
+        self.span = span
+
+
+class Tracing:
+    """Tells OpenTelemetry of the runs and settles of one worker, and the log filter which job runs."""
+
+    def __init__(self) -> None:
+        self.on = False
+        """Whether anybody wants to be told."""
+        self._tracer: Tracer | None = None
+
+    def refresh(self) -> None:
+        """Look whether somebody wants to be told: once per claim, not per job."""
+        self._tracer = tracer()
+        self.on = self._tracer is not None or log_filter.wanted()
+
+    @guarded
+    def begin(self, job: ClaimedJob, worker_id: str) -> RunTrace:
+        """Begin the span of a run. It continues the trace of the spawn, or is a trace of its own that is linked to it:
+        when the job did not run at once, and from its second claim on."""
+        context = contextvars.copy_context()
+        context.run(log_filter.enter, facts_of(job, worker_id))
+        if self._tracer is None:
+            return RunTrace(context, None)
+        came_from = _origin(job)
+        facts = {**facts_of(job, worker_id), **_messaging(job, worker_id, "run", "process")}
+        span = self._start("job.run", SpanKind.CONSUMER, came_from, facts)
+        context.run(current.attach, trace.set_span_in_context(span, came_from.baggage))
+        return RunTrace(context, span)
+
+    @guarded
+    def ended(self, run: RunTrace, settlement: Settlement | None) -> None:
+        """End the span of a run as its settlement says; without one its claim was another's already."""
+        span = run.span
+        if span is None or not span.is_recording():
+            return
+        if settlement is None:
+            span.set_attribute("conclusion", "lost")
+        elif settlement.error is not None:
+            span.set_attribute("conclusion", "error")
+            span.set_attributes(failure_facts(settlement))
+            error = settlement.error
+            span.set_status(StatusCode.ERROR, f"{error.type}: {error.message}")
+            span.add_event("exception", {
+                "exception.type": error.type, "exception.message": error.message,
+                "exception.stacktrace": error.traceback,
+            })  # fmt: skip
+        else:
+            span.set_attribute("conclusion", settlement.move)
+        span.end()
+
+    @guarded
+    def settled(self, settlement: Settlement, answer: Answer, run: RunTrace | None, worker_id: str, sent: int) -> None:
+        """Tell of a settle that was answered, and was sent at `sent`, nanoseconds since the epoch."""
+        name = _SETTLES.get(settlement.move)
+        if self._tracer is None or name is None:
+            return
+        job, error = settlement.job, settlement.error
+        facts = {**facts_of(job, worker_id), **_messaging(job, worker_id, name.removeprefix("job."), "settle")}
+        if error is not None:
+            facts.update(failure_facts(settlement, worker_id))
+        if settlement.move == "reschedule":
+            due = settlement.run_at or datetime.now(UTC) + (settlement.delay or timedelta(0))
+            facts["reschedule_at"] = due.isoformat()
+        if answer == "lost":
+            facts["claim_lost"] = True
+        if run is None or run.span is None:
+            came_from = _origin(job)
+        else:
+            came_from = Origin(trace.set_span_in_context(run.span, Context()), (), Context())
+        span = self._start(name, SpanKind.CLIENT, came_from, facts, sent)
+        if error is not None and facts["error.level"] == "ERROR":
+            span.set_status(StatusCode.ERROR, f"{error.type}: {error.message}")
+        span.end()
+
+    async def poll(self, worker_id: str, most: int, claim: Awaitable[C]) -> C:
+        """Await a claim, and tell of it if it brought jobs or failed."""
+        began = time.time_ns()
+        try:
+            claimed = await claim
+        except Exception as error:
+            self._polled(worker_id, most, began, 0, error)
+            raise
+        found = len(claimed.jobs if isinstance(claimed, Keyed) else claimed)
+        if found:
+            self._polled(worker_id, most, began, found)
+        return claimed
+
+    @guarded
+    def _polled(self, worker_id: str, most: int, began: int, found: int, error: Exception | None = None) -> None:
+        self.refresh()
+        if self._tracer is None:
+            return
+        facts: Facts = {
+            "worker_id": worker_id,
+            "n_jobs_to_poll": most,
+            "n_jobs_found": found,
+            "messaging.system": "piecework",
+            "messaging.operation.name": "poll_jobs",
+            "messaging.operation.type": "receive",
+            "messaging.batch.message_count": found,
+            "messaging.client.id": worker_id,
+        }
+        span = self._start("job.poll_jobs", SpanKind.CLIENT, origin(None, child=False), facts, began)
+        if error is not None:
+            name = type_name(type(error))
+            span.set_attribute("error.type", name)
+            span.set_status(StatusCode.ERROR, f"{name}: {error}")
+        span.end()
+
+    def _start(self, name: str, kind: SpanKind, of: Origin, facts: Facts, began: int | None = None) -> Span:
+        assert self._tracer is not None
+        return self._tracer.start_span(name, of.parent, kind, facts, of.links, began)
+
+
+def _origin(job: ClaimedJob) -> Origin:
+    late = job.created_at > 0 and job.run_at - job.created_at > _NEW_TRACE_AFTER
+    try:
+        carrier = _decode_carrier(job.trace_context)
+    except msgspec.DecodeError:
+        carrier = None
+    return origin(carrier, child=job.claim_no == 1 and not late)
+
+
+def _messaging(job: ClaimedJob, worker_id: str, operation: str, kind: str) -> Facts:
+    return {
+        "messaging.system": "piecework",
+        "messaging.operation.name": operation,
+        "messaging.operation.type": kind,
+        "messaging.destination.name": job.queue,
+        "messaging.message.id": job.id,
+        "messaging.client.id": worker_id,
+    }
+
+
+@guarded
+def rescued(observer: str, dead: str, lease: timedelta, jobs: Sequence[tuple[str, str]], began: int) -> None:
+    """Tell of the jobs that were taken back from a dead worker, given by id and job type."""
+    source = tracer()
+    if source is None:
+        return
+    facts: Facts = {
+        "worker_id": observer,
+        "lost_worker_id": dead,
+        "alive_threshold_ms": lease // timedelta(milliseconds=1),
+        "n_lost_jobs": len(jobs),
+    }
+    span = source.start_span("job.detect_lost_jobs", Context(), attributes=facts, start_time=began)
+    span.set_attribute("lost_job_ids", [id for id, _ in jobs])
+    span.end()
+
+
+async def drained(drain: Callable[[], Coroutine[object, object, None]], worker_id: str, held: Sized) -> None:
+    """Put a span around the end of a worker."""
+    with Spanned("job.shutdown", {"worker_id": worker_id, "n_jobs_in_hand": len(held)}):
+        await drain()
