@@ -46,6 +46,7 @@ from piecework.work.function import JobFunction as JobFunction
 from piecework.work.handle import JobHandle as JobHandle
 from piecework.work.handle import JobHandles as JobHandles
 from piecework.work.job_settings import JobSettings as JobSettings
+from piecework.work.log_filter import JobLogFilter as JobLogFilter
 from piecework.work.placement import SpawnOptions as SpawnOptions
 from piecework.work.spawner import JobSpawner as JobSpawner
 from piecework.work.spawner import JobSpec as JobSpec
@@ -70,6 +71,7 @@ __all__ = [
     "JobHandle",
     "JobHandles",
     "JobId",
+    "JobLogFilter",
     "JobNotFinished",
     "JobNotFound",
     "JobOutcome",

@@ -15,8 +15,10 @@ from piecework.engine.claimer import Claimer
 from piecework.engine.completer import Completer
 from piecework.engine.dump import describe, printed_on_signal
 from piecework.engine.executor import Executor
+from piecework.engine.facts import facts_of
 from piecework.engine.heartbeat import Heartbeat
 from piecework.engine.listener import Listener
+from piecework.engine.tracing import drained
 from piecework.engine.watchdog import Watchdog
 from piecework.model.lanes import Lane
 from piecework.model.settings import WorkerSettings
@@ -102,7 +104,7 @@ class Worker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         # A cancellation while it drains is what a second signal is: the rest is done without waiting for runs.
-        draining = self._loop.create_task(self.drain(), name="job-drain")
+        draining = self._loop.create_task(drained(self.drain, self.worker_id, self._executor.held), name="job-drain")
         cancelled: asyncio.CancelledError | None = None
         while not draining.done():
             try:
@@ -216,7 +218,7 @@ class Worker:
     def _name_running(self) -> None:
         for held in self._executor.running:
             why = "runs in a thread, which cannot be stopped" if held.in_thread else "ignores that it was cancelled"
-            log.warning("job %s (%s) %s: waiting for it", held.job.id, held.job.job_type, why)
+            log.warning("job %s (%s) %s: waiting for it", held.job.id, held.job.job_type, why, extra=facts_of(held.job))
 
     def _start(self, name: str, run: Callable[[], Coroutine[object, object, None]]) -> None:
         self._tasks[name] = self._loop.create_task(_for_ever(name, run), name=name)
