@@ -6,13 +6,16 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from typing import Any
 
+import psycopg
 import pytest
 from cli.command_line import CommandLine
 from click.testing import CliRunner, Result
 
 from piecework import new_id
 from piecework.cli import main, output
+from piecework.store import migrating
 from support.databases import Server
 
 STATUSES = ["pending", "running", "completed", "errored", "cancelled"]
@@ -41,6 +44,47 @@ def test_an_empty_database_is_migrated_once(on_empty_database: CommandLine) -> N
     assert "applied 0001_initial\n" in said
     assert run("migrate") == (0, "schema 'piecework' is up to date\n")
     assert run("migrate", "--check") == (0, "schema 'piecework' is up to date\n")
+
+
+def test_what_is_to_be_migrated_is_read_by_programs(on_empty_database: CommandLine) -> None:
+    def answer(*arguments: str) -> tuple[int, dict[str, Any]]:
+        result = CliRunner().invoke(
+            main.command, ["migrate", "--json", *arguments, "--database-url", on_empty_database.dsn]
+        )
+        return result.exit_code, json.loads(result.output)
+
+    everything = [part.name for part in migrating.everything()]
+    target = migrating.code_version()
+    lacks = {
+        "schema": "piecework", "version": 0, "target": target, "up_to_date": False, "pending": everything,
+        "applied": [],
+    }  # fmt: skip
+    done = {**lacks, "version": target, "up_to_date": True, "pending": []}
+    assert answer("--check") == (1, lacks)
+    assert answer() == (0, {**done, "applied": everything})
+    assert answer() == (0, done)
+    assert answer("--check") == (0, done)
+    with psycopg.connect(on_empty_database.dsn) as conn:
+        conn.execute("UPDATE piecework.functions SET checksum = 'other' WHERE name = 'leave_1'")
+    assert answer("--check") == (1, {**done, "up_to_date": False, "pending": ["leave_1"]})
+
+
+@pytest.mark.parametrize("arguments", [["--sql", "--check"], ["--sql", "--json"], ["--pending"]])
+def test_migrate_refuses_options_that_contradict_each_other(run: Callable[..., Result], arguments: list[str]) -> None:
+    result = run("migrate", *arguments)
+    assert result.exit_code == 2
+    assert "--sql goes with --pending alone" in result.output
+
+
+def test_a_schema_that_no_migration_can_mend_is_no_matter_of_migrating(
+    piecework: CommandLine, run: Callable[..., Result]
+) -> None:
+    with psycopg.connect(piecework.dsn) as conn:
+        conn.execute("INSERT INTO piecework.migrations VALUES (99, 'later', 'c', 99)")
+    for arguments in (["--check"], ["--check", "--json"], ["--sql", "--pending"], []):
+        result = run("migrate", *arguments)
+        assert result.exit_code == 3
+        assert "upgrade the piecework package" in result.output
 
 
 def test_a_schema_of_another_name_is_another_world(piecework: CommandLine, run: Callable[..., Result]) -> None:

@@ -9,6 +9,8 @@ from typing import TypeVar
 
 import click
 
+from piecework.base.threads import in_thread
+from piecework.store.embedded import acquire
 from piecework.store.store import Store
 from piecework.work.database import DSN_VARIABLE, Database, DatabaseSettings
 
@@ -49,6 +51,19 @@ async def opened(database_url: str | None, schema: str, *, migrate: bool = False
         yield database
     finally:
         await database.close()
+
+
+@asynccontextmanager
+async def named_dsn(database_url: str | None) -> AsyncGenerator[str]:
+    """Lend the DSN that was named, else that of the embedded server, without looking at the schema."""
+    if database_url:
+        yield database_url
+        return
+    server = await in_thread("embedded-postgres", acquire)
+    try:
+        yield server.dsn
+    finally:
+        server.close()
 
 
 def ask(database_url: str | None, schema: str, question: Callable[[Store], Awaitable[T]]) -> T:

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from typing import TypedDict, TypeVar
 
 import click
 import psycopg
 
 from piecework.base.errors import DatabaseError, PieceworkError
-from piecework.base.threads import in_thread
 from piecework.cli import diagnosis
-from piecework.cli.database import database_options
+from piecework.cli.database import database_options, named_dsn
 from piecework.cli.diagnosis import Status, Verdict
 from piecework.cli.main import DATABASE, FAILED
 from piecework.cli.output import json_option, print_json, quiet_text
 from piecework.store.connection import complete_dsn, describe
-from piecework.store.embedded import acquire
 from piecework.store.examination import Examination
 from piecework.store.statements import Statements
 
@@ -88,7 +85,7 @@ async def _examine(database_url: str | None, schema: str) -> list[CheckReport]:
     def note(name: str, verdict: Verdict) -> None:
         checks.append(CheckReport(name=name, status=verdict.status, text=verdict.text, advice=verdict.advice))
 
-    async with _dsn(database_url) as given:
+    async with named_dsn(database_url) as given:
         dsn = complete_dsn(given)
         try:
             async with Examination.of(dsn, statements) as examination:
@@ -133,19 +130,6 @@ async def _check_all(examination: Examination, schema: str, note: Callable[[str,
     if not server.standby:
         await ask("listen", examination.hears, diagnosis.listen)
     await ask("horizon", examination.pins, lambda pins: diagnosis.horizon(pins, server.sees_all))
-
-
-@asynccontextmanager
-async def _dsn(database_url: str | None) -> AsyncGenerator[str]:
-    """Lend the DSN that was named, else that of the embedded server."""
-    if database_url:
-        yield database_url
-        return
-    server = await in_thread("embedded-postgres", acquire)
-    try:
-        yield server.dsn
-    finally:
-        server.close()
 
 
 def _print(check: CheckReport) -> None:
