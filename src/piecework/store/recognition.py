@@ -22,9 +22,9 @@ class Driver:
     """What to give instead of an object that is no connection, but leads to some."""
 
 
-def _cursor_of(run: Callable[[object, Sql, str], T]) -> Callable[[object, Sql, str], T]:
+def _cursor_of(run: Callable[[object, Sql, str], T], attribute: str = "connection") -> Callable[[object, Sql, str], T]:
     """Let a cursor stand for its connection; what it has fetched is left alone."""
-    return lambda cursor, sql, payload: run(cast("object", getattr(cursor, "connection")), sql, payload)  # noqa: B009
+    return lambda cursor, sql, payload: run(cast("object", getattr(cursor, attribute)), sql, payload)
 
 
 _KNOWN: Mapping[tuple[str, str], Driver] = {
@@ -37,9 +37,9 @@ _KNOWN: Mapping[tuple[str, str], Driver] = {
     ("psycopg2", "connection"): Driver(drivers.run_psycopg2),
     ("psycopg2", "cursor"): Driver(_cursor_of(drivers.run_psycopg2)),
     ("pg8000.dbapi", "Connection"): Driver(drivers.run_pg8000),
-    ("pg8000.dbapi", "Cursor"): Driver(_cursor_of(drivers.run_pg8000)),
+    ("pg8000.dbapi", "Cursor"): Driver(_cursor_of(drivers.run_pg8000, "_c")),  # its `connection` warns
     ("pg8000.legacy", "Connection"): Driver(drivers.run_pg8000),
-    ("pg8000.legacy", "Cursor"): Driver(_cursor_of(drivers.run_pg8000)),
+    ("pg8000.legacy", "Cursor"): Driver(_cursor_of(drivers.run_pg8000, "_c")),
     ("sqlalchemy.engine", "Connection"): Driver(frameworks.run_alchemy),
     ("sqlalchemy.orm", "Session"): Driver(frameworks.run_alchemy_session),
     ("sqlalchemy.orm", "scoped_session"): Driver(frameworks.run_alchemy_scoped),

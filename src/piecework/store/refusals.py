@@ -92,7 +92,8 @@ def _by_state(state: str, message: str) -> PieceworkError:
 
 def _without_state(error: Exception) -> PieceworkError:
     """The driver itself refuses, or has lost the connection."""
-    message = " ".join(str(error).split()).rstrip(".")
+    # Without SQLAlchemy's links to its pages.
+    message = " ".join(str(error).split("(Background on this error")[0].split()).rstrip(".")
     names = {cls.__name__ for cls in type(error).__mro__}
     if names & {"OperationalError", "InterfaceError"}:
         return DatabaseUnreachable(f"the connection cannot be used: {message}")
