@@ -48,6 +48,11 @@ from piecework.work.handle import JobHandles as JobHandles
 from piecework.work.job_settings import JobSettings as JobSettings
 from piecework.work.log_filter import JobLogFilter as JobLogFilter
 from piecework.work.placement import SpawnOptions as SpawnOptions
+from piecework.work.resource import Resource as Resource
+from piecework.work.runner import JobCompletion as JobCompletion
+from piecework.work.runner import JobInitializer as JobInitializer
+from piecework.work.runner import JobRunner as JobRunner
+from piecework.work.runner import ResidentJobRunner as ResidentJobRunner
 from piecework.work.spawner import JobSpawner as JobSpawner
 from piecework.work.spawner import JobSpec as JobSpec
 
@@ -65,16 +70,19 @@ __all__ = [
     "InvalidOptions",
     "JobAlreadyExists",
     "JobCancelled",
+    "JobCompletion",
     "JobError",
     "JobErrored",
     "JobFunction",
     "JobHandle",
     "JobHandles",
     "JobId",
+    "JobInitializer",
     "JobLogFilter",
     "JobNotFinished",
     "JobNotFound",
     "JobOutcome",
+    "JobRunner",
     "JobSettings",
     "JobSnapshot",
     "JobSpawner",
@@ -90,6 +98,8 @@ __all__ = [
     "PieceworkError",
     "RegistrationError",
     "Reschedule",
+    "ResidentJobRunner",
+    "Resource",
     "RetrySettings",
     "SchemaTooNew",
     "SpawnError",

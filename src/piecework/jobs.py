@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import threading
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
-from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Concatenate, Never, ParamSpec, Self, cast, overload
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TypeVar
 
-from typing_extensions import TypeVar, Unpack
-
-from piecework.base.errors import AlreadyOpen, ConfigurationError, NotBuiltYet
+from piecework.base.errors import AlreadyOpen, ConfigurationError
 from piecework.base.ids import JobId
 from piecework.base.threads import named
 from piecework.model.settings import WorkerSettings
@@ -20,12 +17,10 @@ from piecework.model.snapshot import JobSnapshot
 from piecework.store.connections import AsyncPool
 from piecework.work import spawner
 from piecework.work.connections import AsyncConn, SyncConn
-from piecework.work.current_job import CurrentJob
 from piecework.work.database import Database, DatabaseSettings
+from piecework.work.definitions import Definitions
 from piecework.work.ending import read_plain
-from piecework.work.function import Async, AsyncWithJob, JobDecorator, JobFunction, Plain, PlainWithJob, register
 from piecework.work.handle import JobHandle, JobHandles
-from piecework.work.job_settings import JobSettings
 from piecework.work.own_loop import OwnLoop
 from piecework.work.placement import checked_id
 from piecework.work.service import Service
@@ -34,15 +29,12 @@ from piecework.work.spawner import JobSpec
 if TYPE_CHECKING:
     from piecework.engine.worker import Worker
 
-P = ParamSpec("P")
-X = TypeVar("X", covariant=True)
-V = TypeVar("V", covariant=True, default=Never)
 T = TypeVar("T")
 
 _DEFAULT_WORKER = WorkerSettings()
 
 
-class Jobs:
+class Jobs(Definitions):
     """The jobs of one PostgreSQL schema: defines job types, spawns and finds jobs, and runs workers.
 
     Making one does no I/O. `async with jobs:` opens it on the running event loop; `with jobs:` opens it on an event
@@ -136,52 +128,6 @@ class Jobs:
         finally:
             self._in_use.release()
 
-    @overload
-    def job(
-        self, fn: AsyncWithJob[P, X, V], /
-    ) -> JobFunction[P, V, Concatenate[CurrentJob, P], Coroutine[object, Never, X]]: ...
-    @overload
-    def job(self, fn: Async[P, X, V], /) -> JobFunction[P, V, P, Coroutine[object, Never, X]]: ...
-    @overload
-    def job(self, fn: PlainWithJob[P, X, V], /) -> JobFunction[P, V, Concatenate[CurrentJob, P], X]: ...
-    @overload
-    def job(self, fn: Plain[P, X, V], /) -> JobFunction[P, V, P, X]: ...
-    @overload
-    def job(self, job_type: str = ..., /, **settings: Unpack[JobSettings]) -> JobDecorator: ...
-    def job(self, fn: Callable[..., object] | str = "", /, **settings: object) -> object:
-        """Make a function a job type: `@jobs.job`, `@jobs.job("job-type")` or `@jobs.job(queue="mail")`.
-
-        The job type is the function's name unless another is given. The function's parameters, less a leading
-        `job: CurrentJob`, are what `spawn` takes; they are stored as JSON by their names (so a dict
-        comes back equal, but not in its order). What it returns is the
-        result; it may return (or raise) `Reschedule` and `Fail` besides. An `async def` runs on the event loop of the
-        worker, a `def` in a thread. It stays the function when it is called.
-
-        Raises:
-            RegistrationError: the function cannot be a job, a setting is wrong, or the job type is taken.
-            NotBuiltYet: a setting that this version does not have.
-        """
-        given = cast("JobSettings", settings)
-        if not isinstance(fn, str):
-            return register(self._service, fn, "", given, _scope(inspect.currentframe()))
-
-        def decorate(decorated: object) -> object:
-            return register(self._service, decorated, fn, given, _scope(inspect.currentframe()))
-
-        return decorate
-
-    def resident(self, *args: object, **settings: object) -> Never:
-        """Raise `NotBuiltYet`: resident jobs are not built yet."""
-        raise NotBuiltYet("@jobs.resident is not built yet: write a @jobs.job that returns Reschedule")
-
-    def batched(self, *args: object, **settings: object) -> Never:
-        """Raise `NotBuiltYet`: batched jobs are not built yet."""
-        raise NotBuiltYet("@jobs.batched is not built yet: write a @jobs.job that takes one item")
-
-    def add(self, runner: object, /) -> Never:
-        """Raise `NotBuiltYet`: runners written as classes are not built yet."""
-        raise NotBuiltYet(f"jobs.add({runner!r}): runners as classes are not built yet: write a @jobs.job function")
-
     async def spawn_all(self, specs: Iterable[JobSpec[T]], /, *, conn: AsyncConn | None = None) -> JobHandles[T]:
         """Create many jobs, of any types, in one round trip: all of them or none.
 
@@ -253,12 +199,5 @@ class Jobs:
         if not self._service.on_owning_loop:
             raise ConfigurationError("jobs.worker() runs on the event loop that opened the Jobs: open it by "
                                      "`async with jobs, jobs.worker():`, not by `with jobs:` or on another loop")
-        return Worker(self._service.store, self._service.registry, settings, self._service.waiters.hint)
-
-
-def _scope(frame: FrameType | None) -> Mapping[str, object] | None:
-    """Return the names of the scope that called the function of this frame; None if that is a module."""
-    caller = None if frame is None else frame.f_back
-    if caller is None or caller.f_locals is caller.f_globals:
-        return None
-    return dict(caller.f_locals)
+        service = self._service
+        return Worker(service.store, service.registry, settings, service.resources, service.waiters.hint)

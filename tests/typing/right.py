@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Never, TypedDict, assert_type
@@ -17,14 +17,19 @@ from piecework import (
     CurrentJob,
     ErrorInfo,
     Fail,
+    JobCompletion,
     JobHandle,
     JobHandles,
+    JobInitializer,
+    JobRunner,
     Jobs,
     JobSnapshot,
     JobSpawner,
     JobSpec,
     JobStatus,
     Reschedule,
+    ResidentJobRunner,
+    Resource,
     RetrySettings,
     WorkerSettings,
 )
@@ -52,7 +57,7 @@ async def sync_account(job: CurrentJob, account_id: int, *, full: bool = False) 
     return 3
 
 
-@jobs.job()
+@jobs.job(strict=True)
 def resize(path: str, width: Annotated[int, msgspec.Meta(ge=1)] = 100) -> None: ...
 
 
@@ -81,9 +86,8 @@ def counts(job: CurrentJob) -> int:
 async def with_self(self: str, args: int, fn: int, type: str) -> None: ...
 
 
-# Settings of later versions are part of the types already; they are refused when the decorator runs.
-@jobs.job(key="{account_id}", concurrency_key="account:{account_id}")
-async def later(account_id: int) -> None: ...
+@jobs.job(key="{account_id}", concurrency_key="account:{account_id}", concurrency_limit=3, inherits_state=True)
+async def keyed(account_id: int) -> None: ...
 
 
 class Address(pydantic.BaseModel):
@@ -151,6 +155,165 @@ async def options() -> None:
     mail = send_email.options(delay=timedelta(hours=1), queue="mail", priority=5, tags=["x"], id=UUID(int=1))
     assert_type(await mail.spawn("a"), JobHandle[str])
     await send_email.options(run_at=datetime.now(UTC)).options(key="k", concurrency_key="c").spawn("a", subject="b")
+    await send_email.options(concurrency_key="c", concurrency_limit=2).spawn("a")
+
+
+@dataclass
+class SyncConfig:
+    account: str
+
+
+class Report(msgspec.Struct):
+    rows: int
+
+
+class SyncAccount(JobRunner[SyncConfig]):
+    job_type = "sync-account"
+    retry = RetrySettings.repeat_indefinitely()
+    timeout = timedelta(minutes=10)
+    fail_on = (ValueError, KeyError)
+    aliases = ["sync_account"]
+    queue = "accounts"
+    priority = -3
+    tags = ("accounts",)
+    inherits_state = True
+    concurrency_limit = 2
+    max_concurrent_per_process = 5
+    strict = True
+
+    def __init__(self, bank: Callable[[str], list[str]], tenant: str = "") -> None:
+        self.bank = bank
+        if tenant:
+            self.job_type = f"sync-account-{tenant}"
+
+    def key(self, config: SyncConfig) -> str | None:
+        return config.account or None
+
+    def concurrency_key(self, config: SyncConfig) -> str:
+        return f"account:{config.account}"
+
+    async def run(self, job: CurrentJob[SyncConfig]) -> JobCompletion:
+        assert_type(job.config, SyncConfig)
+        if job.shutdown_requested:
+            return Reschedule.now()
+        if not self.bank(job.config.account):
+            return Fail("no such account")
+        return None
+
+
+class Tally(JobRunner[SyncConfig, Report]):
+    job_type = "tally"
+
+    async def run(self, job: CurrentJob[SyncConfig]) -> Report | Reschedule:
+        return Report(1)
+
+
+class Count(JobRunner[list[int], int]):
+    job_type = "count"
+
+    async def run(self, job: CurrentJob[list[int]]) -> JobCompletion[int]:
+        return len(job.config)
+
+
+class Quiet(JobRunner[SyncConfig]):
+    job_type = "quiet"
+
+    async def run(self, job: CurrentJob[SyncConfig]) -> None: ...
+
+
+class Built(JobInitializer[SyncConfig, Report]):
+    job_type = "built"
+
+    def init(self, job: CurrentJob[SyncConfig]) -> Tally:
+        return Tally()
+
+
+class Sweep(ResidentJobRunner[SyncConfig]):
+    job_type = "sweep"
+
+    async def run(self, job: CurrentJob[SyncConfig]) -> Reschedule:
+        return Reschedule.now()
+
+
+account = jobs.add(SyncAccount(lambda a: [a]))
+assert_type(account, JobSpawner[[SyncConfig], None])
+tally = jobs.add(Tally())
+assert_type(tally, JobSpawner[[SyncConfig], Report])
+assert_type(jobs.add(Count()), JobSpawner[[list[int]], int])
+assert_type(jobs.add(Quiet()), JobSpawner[[SyncConfig], None])
+assert_type(jobs.add(Built()), JobSpawner[[SyncConfig], Report])
+assert_type(jobs.add(Sweep()), JobSpawner[[SyncConfig], Never])
+assert_type(jobs.spawner(SyncAccount), JobSpawner[[SyncConfig], None])  # spawn without building the runner
+assert_type(jobs.spawner(Tally), JobSpawner[[SyncConfig], Report])
+assert_type(jobs.spawner(Built), JobSpawner[[SyncConfig], Report])
+assert_type(jobs.spawner(Sweep), JobSpawner[[SyncConfig], Never])
+
+
+async def class_calls() -> None:
+    assert_type(await account.spawn(SyncConfig("a")), JobHandle[None])
+    assert_type(await (await tally.spawn(SyncConfig("a"))).result(timeout=SECONDS), Report)
+    await account.options(concurrency_key="acc-1", delay=SECONDS).spawn(SyncConfig("a"))
+    specs: list[JobSpec[object]] = [send_email.spec("a"), account.options(priority=1).spec(SyncConfig("a"))]
+    assert_type(await jobs.spawn_all(specs), JobHandles[object])
+    mixed = await jobs.spawn_all([account.spec(SyncConfig("a")), tally.spec(SyncConfig("a"))])
+    assert_type(mixed, JobHandles[Report | None])
+
+
+@jobs.resident(retry=RetrySettings.repeat_indefinitely())
+async def sweep(job: CurrentJob) -> Reschedule:
+    return Reschedule.after(SECONDS)
+
+
+@jobs.resident
+def sweep_plain(every: int) -> Reschedule:
+    return Reschedule.after(timedelta(seconds=every))
+
+
+@jobs.resident
+async def sweep_bare() -> Reschedule:
+    return Reschedule.now()
+
+
+@jobs.resident("sweep-named")
+def sweep_with_job(job: CurrentJob, every: int = 3) -> Reschedule:
+    return Reschedule.after(timedelta(seconds=every))
+
+
+async def residents(job: CurrentJob) -> None:
+    assert_type(await sweep.spawn(), JobHandle[Never])
+    assert_type(await sweep_plain.spawn(3), JobHandle[Never])
+    assert_type(await sweep_bare.spawn(), JobHandle[Never])
+    assert_type(sweep_with_job.spawn_sync(every=4), JobHandle[Never])
+    assert_type(await sweep(job), Reschedule)
+    assert_type(sweep_plain(3), Reschedule)
+
+
+class Pool:
+    def query(self) -> int:
+        return 1
+
+
+class FakePool(Pool): ...
+
+
+@jobs.resource
+async def db() -> AsyncIterator[Pool]:
+    yield Pool()
+
+
+@jobs.resource
+def model() -> Iterator[list[float]]:
+    yield [0.5]
+
+
+assert_type(db, Resource[Pool])
+assert_type(db.get().query(), int)
+assert_type(model.get(), list[float])
+
+
+def with_fakes() -> None:
+    with db.override(FakePool()), model.override([1.0]):
+        pass
 
 
 async def direct(job: CurrentJob) -> None:

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import timedelta
 
 import psycopg
 
-from piecework import CurrentJob, JobHandle, Jobs, JobSpawner, Reschedule, RetrySettings, WorkerSettings
+from piecework import (
+    CurrentJob,
+    JobCompletion,
+    JobHandle,
+    JobInitializer,
+    JobRunner,
+    Jobs,
+    JobSpawner,
+    Reschedule,
+    ResidentJobRunner,
+    RetrySettings,
+    WorkerSettings,
+)
 
 jobs = Jobs()
 SECONDS = timedelta(seconds=30)
@@ -33,7 +46,27 @@ class Config:
     account: str
 
 
+@dataclass
+class Other:
+    account: str
+
+
+class Runner(JobRunner[Config, int]):
+    job_type = "runner"
+
+    async def run(self, job: CurrentJob[Config]) -> int:
+        return 1
+
+
+runner = jobs.add(Runner())
+
+
 async def spawns(job: CurrentJob) -> None:
+    await runner.spawn(Other("a"))  # E wrong config
+    await runner.spawn("a")  # E not a config
+    await runner.spawn(Config("a"), priority=3)  # E options go through options()
+    runner.options(concurrency_limit="two")  # E not a number
+    runner.options(key=7)  # E not a text
     await send.spawn(1)  # E wrong type
     await send.spawn()  # E missing
     await send.spawn("a", "b", True)  # E keyword-only passed by position
@@ -111,6 +144,115 @@ async def d3() -> None: ...
 
 @jobs.job(concurrency_key=lambda a: f"{a}")  # E a template string, not a function
 async def d4(a: int) -> None: ...
+
+
+@jobs.resident()  # E a resident job reschedules
+async def r1(job: CurrentJob) -> None: ...
+
+
+@jobs.resident  # E a resident job reschedules, bare
+async def r2(job: CurrentJob) -> int:
+    return 1
+
+
+@jobs.resident()  # E a resident plain function, too
+def r3() -> str:
+    return ""
+
+
+@jobs.resident(every=3)  # E no such setting
+async def r4() -> Reschedule:
+    return Reschedule.now()
+
+
+class Completes(ResidentJobRunner[Config]):
+    job_type = "c"
+
+    async def run(self, job: CurrentJob[Config]) -> None: ...  # E a resident job reschedules
+
+
+class WrongResult(JobRunner[Config, int]):
+    job_type = "w"
+
+    async def run(self, job: CurrentJob[Config]) -> str: ...  # E the result is int
+
+
+class WrongConfig(JobRunner[Config]):
+    job_type = "w"
+
+    async def run(self, job: CurrentJob[Other]) -> None: ...  # E the config is Config
+
+
+class NotAsync(JobRunner[Config]):
+    job_type = "w"
+
+    def run(self, job: CurrentJob[Config]) -> None: ...  # E run is async
+
+
+class WrongKey(JobRunner[Config]):
+    job_type = "w"
+
+    def concurrency_key(self, config: Other) -> str: ...  # E the config is Config
+
+    async def run(self, job: CurrentJob[Config]) -> None: ...
+
+
+class KeyIsNumber(JobRunner[Config]):
+    job_type = "w"
+
+    def key(self, config: Config) -> int: ...  # E a text or None
+
+    async def run(self, job: CurrentJob[Config]) -> None: ...
+
+
+class WrongType(JobRunner[Config]):
+    job_type = 3  # E a string
+
+    async def run(self, job: CurrentJob[Config]) -> JobCompletion: ...
+
+
+class WrongTimeout(JobRunner[Config]):
+    job_type = "w"
+    timeout = 30  # E a bare number is no duration
+
+    async def run(self, job: CurrentJob[Config]) -> JobCompletion: ...
+
+
+class WrongInit(JobInitializer[Config, str]):
+    job_type = "w"
+
+    def init(self, job: CurrentJob[Config]) -> Runner: ...  # E its runner has the result int
+
+
+class NoRun(JobRunner[Config]):
+    job_type = "n"
+
+
+jobs.add(NoRun())  # E abstract
+jobs.add(Runner)  # E a class, not an instance
+jobs.add(send)  # E a job function is registered by its decorator
+jobs.spawner(Runner())  # E an instance, not the class
+jobs.spawner(send)  # E a job function is a spawner itself
+no: JobSpawner[[Other], int] = runner  # E spawner of another config
+
+
+@jobs.resource  # E it yields
+async def r5() -> int:
+    return 1
+
+
+@jobs.resource  # E it takes nothing
+async def r6(dsn: str) -> AsyncIterator[int]:
+    yield 1
+
+
+@jobs.resource
+async def number() -> AsyncIterator[int]:
+    yield 1
+
+
+text: str = number.get()  # E int
+number.override("three")  # E another type
 
 
 @jobs.job(fail_on=ValueError)  # E a tuple of types

@@ -223,7 +223,7 @@ def test_a_job_type_without_a_usable_name_is_refused() -> None:
         Jobs().job("x" * 201)(plain.fn)
 
 
-@pytest.mark.parametrize("form", ["resident", "batched", "add"])
+@pytest.mark.parametrize("form", ["batched"])
 def test_forms_of_later_versions_are_refused(form: str) -> None:
     with pytest.raises(NotBuiltYet, match="not built yet"):
         getattr(Jobs(), form)(plain.fn)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 
 from piecework.base.errors import DatabaseError
@@ -18,6 +18,7 @@ from piecework.engine.executor import Executor
 from piecework.engine.facts import facts_of
 from piecework.engine.heartbeat import Heartbeat
 from piecework.engine.listener import Listener
+from piecework.engine.loops import Loops
 from piecework.engine.tracing import drained
 from piecework.engine.watchdog import Watchdog
 from piecework.model.lanes import Lane
@@ -28,11 +29,11 @@ from piecework.store.liveness import Pulse
 from piecework.store.settling import Answer
 from piecework.store.store import Store
 from piecework.work.registry import Registry
+from piecework.work.resource import Resources
 
 log = logging.getLogger("piecework.worker")
 _SETTLE_GRACE = 10.0
 _CANCEL_GRACE = 1.0
-_RESTART_PAUSE = 1.0
 _BEAT_DEADLINE = 0.8
 _LINKS = ("claims", "settles", "hints")
 _EXIT_CUT_OFF = 75  # sysexits.h: a temporary failure
@@ -45,6 +46,7 @@ class Worker:
         store: an open store; the worker opens connections of its own to the same place.
         registry: what it can run; job types that are added later are claimed as well.
         settings: how much, of which queues, and how it proves that it lives.
+        resources: opened before the first claim, closed after the last run.
         on_settled: called on the loop with the ids of jobs whose settles were answered.
     """
 
@@ -53,10 +55,12 @@ class Worker:
         store: Store,
         registry: Registry,
         settings: WorkerSettings,
+        resources: Resources,
         on_settled: Callable[[Sequence[str]], None] = lambda ids: None,
     ) -> None:
         self._registry = registry
         self._settings = settings
+        self._resources = resources
         self._loop = asyncio.get_running_loop()
         health = DatabaseHealth(store.dsn)
         lease = settings.liveness.lease.total_seconds()
@@ -80,7 +84,7 @@ class Worker:
         )
         self._fenced = False
         self._owns_process = False
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._loops = Loops()
         self._hurried = False
         self._changed = asyncio.Event()
 
@@ -91,12 +95,17 @@ class Worker:
 
     async def __aenter__(self) -> Worker:
         self._registry.resolve()
-        await self._sign_on()
+        await self._resources.open()
+        try:
+            await self._sign_on()
+        except BaseException:
+            await self._resources.close()
+            raise
         self._watchdog.start()
         self._claimer.become(self.worker_id)
-        self._start("job-poller-main-loop", self._claimer.run)
-        self._start("job-completer", self._completer.run)
-        self._start("job-listener", self._listener.run)
+        self._loops.start("job-poller-main-loop", self._claimer.run)
+        self._loops.start("job-completer", self._completer.run)
+        self._loops.start("job-listener", self._listener.run)
         log.info("worker %s claims from %s", self.worker_id, ", ".join(self._settings.queues))
         return self
 
@@ -162,6 +171,7 @@ class Worker:
         """Do not wait for running jobs any longer: cancel them and hand them back."""
         self._hurried = True
         self._changed.set()
+        self._resources.hurry()
 
     async def drain(self) -> None:
         """Stop claiming, tell the runners, wait the grace, cancel, hand back, settle what is left, sign off.
@@ -172,7 +182,7 @@ class Worker:
         executor = self._executor
         executor.shutdown.set()
         self._claimer.stop()
-        await self._stop("job-poller-main-loop", within=_SETTLE_GRACE)
+        await self._loops.stop("job-poller-main-loop", within=_SETTLE_GRACE)
         self._heartbeat.draining = True
         executor.release_waiting()
         await self._audit()
@@ -189,13 +199,14 @@ class Worker:
             await self._until(lambda: self._hurried or not executor.running, None)
             await self._until(lambda: len(executor.running) == len(executor.held), _SETTLE_GRACE)
         self._completer.stop()
-        await self._stop("job-listener")
-        await self._stop("job-completer", within=0.0 if executor.held else _SETTLE_GRACE)
+        await self._loops.stop("job-listener")
+        await self._loops.stop("job-completer", within=0.0 if executor.held else _SETTLE_GRACE)
         executor.close()
         await in_thread("job-sign-off", self._heartbeat.stop)
         self._watchdog.close()
         for link in self._links:
             await link.drop()
+        await self._resources.close()
         log.info("worker %s has stopped", self.worker_id)
 
     async def _audit(self) -> None:
@@ -219,16 +230,6 @@ class Worker:
         for held in self._executor.running:
             why = "runs in a thread, which cannot be stopped" if held.in_thread else "ignores that it was cancelled"
             log.warning("job %s (%s) %s: waiting for it", held.job.id, held.job.job_type, why, extra=facts_of(held.job))
-
-    def _start(self, name: str, run: Callable[[], Coroutine[object, object, None]]) -> None:
-        self._tasks[name] = self._loop.create_task(_for_ever(name, run), name=name)
-
-    async def _stop(self, name: str, within: float = 0.0) -> None:
-        task = self._tasks.pop(name, None)
-        if task is not None:
-            await asyncio.wait({task}, timeout=within)
-            task.cancel()
-            await asyncio.wait({task})
 
     def _in_loop(self, call: Callable[..., None]) -> Callable[..., None]:
         def later(*args: object) -> None:
@@ -291,13 +292,3 @@ class Worker:
         if self._owns_process:
             logging.shutdown()
             os._exit(_EXIT_CUT_OFF)
-
-
-async def _for_ever(name: str, run: Callable[[], Coroutine[object, object, None]]) -> None:
-    """Keep a loop of the worker going: an error that it did not expect is logged, and it starts anew."""
-    while True:
-        try:
-            return await run()
-        except Exception:
-            log.exception("%s failed and starts anew", name)
-        await asyncio.sleep(_RESTART_PAUSE)

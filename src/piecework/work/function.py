@@ -167,3 +167,22 @@ class JobDecorator(Protocol):
     def __call__(self, fn: PlainWithJob[P, X, V], /) -> JobFunction[P, V, Concatenate[CurrentJob, P], X]: ...
     @overload
     def __call__(self, fn: Plain[P, X, V], /) -> JobFunction[P, V, P, X]: ...
+
+
+class ResidentDecorator(Protocol):
+    """What `@jobs.resident(…)` with settings applies to the function, which may return nothing but `Reschedule`."""
+
+    @overload
+    def __call__(
+        self, fn: Callable[Concatenate[CurrentJob, P], Coroutine[object, Never, Reschedule]], /
+    ) -> JobFunction[P, Never, Concatenate[CurrentJob, P], Coroutine[object, Never, Reschedule]]: ...
+    @overload
+    def __call__(
+        self, fn: Callable[P, Coroutine[object, Never, Reschedule]], /
+    ) -> JobFunction[P, Never, P, Coroutine[object, Never, Reschedule]]: ...
+    @overload
+    def __call__(
+        self, fn: Callable[Concatenate[CurrentJob, P], Reschedule], /
+    ) -> JobFunction[P, Never, Concatenate[CurrentJob, P], Reschedule]: ...
+    @overload
+    def __call__(self, fn: Callable[P, Reschedule], /) -> JobFunction[P, Never, P, Reschedule]: ...

@@ -141,23 +141,35 @@ def _check_hint(parameter: inspect.Parameter, hint: object, function: str, *, fi
         if owner == "annotated_types" or (owner == "pydantic" and type(item).__name__ == "FieldInfo"):
             raise RegistrationError(f"{what}: {item!r} would not be enforced here: write "
                                     "Annotated[…, msgspec.Meta(…)], or take a pydantic model")
-    _check_readable(hint, what)
+    check_readable(hint, what)
 
 
 def _result_type(annotation: object, hint: object, function: str) -> object:
     origin = get_origin(hint) or hint
     if isinstance(origin, type) and issubclass(origin, Awaitable):
         raise RegistrationError(f"{function} returns an awaitable: write it with async def, and await it inside")
-    members = get_args(hint) if isinstance(hint, UnionType) or origin is Union else (hint,)
+    if annotation is inspect.Signature.empty:
+        return object
+    return stored_result(hint, f"{function}: what it returns")
+
+
+def stored_result(hint: object, what: str) -> object:
+    """Return a declared result less `Reschedule` and `Fail`; `object` if none is left.
+
+    Raises:
+        RegistrationError: it has no JSON form.
+    """
+    members = get_args(hint) if isinstance(hint, UnionType) or get_origin(hint) is Union else (hint,)
     stored = [member for member in members if member not in (Reschedule, Fail, Never, NoReturn)]
-    if not stored or annotation is inspect.Signature.empty:
+    if not stored:
         return object
     result: object = Union[tuple(stored)]  # noqa: UP007
-    _check_readable(result, f"{function}: what it returns")
+    check_readable(result, what)
     return result
 
 
-def _check_readable(hint: object, what: str) -> None:
+def check_readable(hint: object, what: str) -> None:
+    """Raise `RegistrationError` if values of this type cannot be read from JSON; `what` names it in the message."""
     try:
         unreadable = unreadable_types(hint)
     except TypeError as error:

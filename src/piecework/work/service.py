@@ -15,6 +15,7 @@ from piecework.base.threads import named
 from piecework.store.statements import Statements
 from piecework.store.store import Store
 from piecework.work.registry import Registry
+from piecework.work.resource import Resources
 from piecework.work.waiters import Waiters
 
 T = TypeVar("T")
@@ -38,6 +39,7 @@ class Service:
 
     def __init__(self, *, schema: str, max_config_size: int) -> None:
         self.registry = Registry()
+        self.resources = Resources()
         self.statements = Statements(schema)
         """The SQL of the schema: what joins a transaction of the caller's needs no more than that."""
         self.max_config_size = max_config_size
