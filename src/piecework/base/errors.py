@@ -19,8 +19,10 @@ PieceworkError
 │   ├── JobCancelled
 │   ├── JobNotFinished            the wait timed out (a TimeoutError)
 │   ├── JobNotFound
+│   ├── JobKeyHeld                a finished job cannot be brought back: a live one has its key
 │   └── UndecodableResult         a stored result is not of the type that the job function declares today
 ├── UndecodableConfig             a stored config does not fit the job's parameters of today
+├── UndecodableState              a stored execution state is not of the type that was asked for
 ├── DatabaseError
 │   ├── DatabaseUnreachable
 │   ├── PermissionDenied
@@ -108,12 +110,20 @@ class JobNotFound(JobError, LookupError):
     """No job with this id exists in this schema, live or in the kept history."""
 
 
+class JobKeyHeld(JobError):
+    """The job ended and cannot be brought back, since a live job of its type has its key."""
+
+
 class UndecodableResult(JobError):
     """A stored result is not of the type that the job function declares today."""
 
 
 class UndecodableConfig(PieceworkError):
     """A stored config does not fit the job's parameters of today: that attempt fails, the job is kept."""
+
+
+class UndecodableState(PieceworkError):
+    """A stored execution state is not of the type that was asked for."""
 
 
 class DatabaseError(PieceworkError):

@@ -10,7 +10,7 @@ from uuid import UUID
 import msgspec
 
 from piecework.base.ids import JobId
-from piecework.model.snapshot import ErrorInfo, JobSnapshot, JobStatus
+from piecework.model.snapshot import ErrorInfo, JobSnapshot, JobStatus, Progress
 
 Row: TypeAlias = tuple[object, ...]
 
@@ -48,7 +48,20 @@ def snapshot(row: Row) -> JobSnapshot:
         config=msgspec.Raw(b"null") if config is None else config,
         result=_raw(row[17]),
         error=None if row[18] is None else _decode_error(cast(str, row[18])),
+        key=cast("str | None", row[19]),
+        concurrency_key=cast("str | None", row[20]),
+        parked=cast(bool, row[21]),
+        state=_raw(row[22]),
+        progress=_progress(row),
     )
+
+
+def _progress(row: Row) -> Progress | None:
+    """Return what was reported; a run that only set a result so far has reported nothing."""
+    done, note = cast("float | None", row[23]), cast("str | None", row[24])
+    if done is None and not note:
+        return None
+    return Progress(done=done, note=note or "", reported_at=cast(datetime, row[25]))
 
 
 def not_before(ids: Sequence[JobId]) -> datetime:
