@@ -15,8 +15,15 @@ pytestmark = pytest.mark.postgres(18, 15)
 
 
 async def test_every_lane_is_found_whatever_its_priority(scene: Scene) -> None:
-    lanes = [Lane(q, t, p) for q in ("a", "b") for t in ("x", "y", "z") for p in (-32768, -1, 0, 5, 6, 32767)]
-    await scene.spawn(*[new_job(queue=q, job_type=t, priority=p) for q, t, p in lanes for _ in range(3)])
+    priorities = (-32768, -1, 0, 5, 6, 32767)
+    lanes = [
+        Lane(q, t, p, keyed) for q in ("a", "b") for t in ("x", "y", "z") for p in priorities for keyed in (False, True)
+    ]
+    jobs = [
+        new_job(queue=q, job_type=t, priority=p, concurrency_key="k" if keyed else None)
+        for q, t, p, keyed in lanes for _ in range(3)
+    ]  # fmt: skip
+    await scene.spawn(*jobs)
     assert sorted(await scene.look(["a", "b"], ["x", "y", "z"])) == sorted(lanes)
 
 
@@ -36,9 +43,9 @@ async def test_a_lane_tells_how_long_until_its_first_job_is_due(scene: Scene) ->
 
 async def test_what_may_not_be_claimed_makes_no_lane(scene: Scene) -> None:
     await scene.running(2)
-    [parked, keyed] = await scene.spawn_many(2)
-    scene.sql.execute("UPDATE jobs SET parked = true WHERE id = %s", [parked])
+    [*parked, keyed] = await scene.spawn_many(3)
     scene.sql.execute("UPDATE jobs SET concurrency_key = 'k' WHERE id = %s", [keyed])
+    scene.sql.execute("UPDATE jobs SET parked = true WHERE id = ANY (%s)", [[*parked, keyed]])
     assert await scene.look(["default"], ["work"]) == {}
 
 

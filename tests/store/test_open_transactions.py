@@ -106,7 +106,7 @@ async def test_an_open_transaction_that_used_the_history_does_not_delay_the_sett
     looked(own_scene, user)
     user.execute(
         "INSERT INTO finished_jobs SELECT id, run_at, created_at, NULL, clock_timestamp() + interval '1 day', NULL, 1, "
-        "1, 0, 0, 0, 'completed', queue, job_type FROM jobs WHERE id = $1",
+        "1, 0, 0, 0, NULL, 'completed', queue, job_type FROM jobs WHERE id = $1",
         [UUID(jobs[0].id)],
     )
     async with hasty_on(own_scene) as hasty:

@@ -44,7 +44,7 @@ async def a_day_of_work(scene: Scene) -> None:
         Settlement(jobs[3], "fail", None, attempt=1, failures=1, error=error),
     )  # fmt: skip
     assert answers == ["landed"] * 4
-    assert scene.pulse.beat(worker, draining=True, job_types=["work"]) == ([], [])
+    assert scene.pulse.beat(worker, draining=True, job_types=["work"]) == ([], False, [])
     [seen] = await list_workers(scene.store)
     assert (str(seen.id), seen.lease, seen.draining, seen.running, seen.idle) == (
         worker, timedelta(seconds=18), True, 1, True,
@@ -124,7 +124,7 @@ async def test_two_schemas_do_not_hear_each_others_hints(pair: tuple[Scene, Scen
     one.sql.execute(f"LISTEN {one.statements.channel}")
     await other.spawn_many(1)
     await one.spawn_many(1, queue="mine")
-    assert [n.payload for n in one.sql.notifies(timeout=5, stop_after=1)] == [f'["mine", "work", 0, ["{sleeper}"]]']
+    assert [n.payload for n in one.sql.notifies(timeout=5, stop_after=1)] == [f'["mine", "work", 0, ["{sleeper}"], false]']
 
 
 async def test_two_schemas_do_not_wait_for_each_others_migrations_and_leaves(pair: tuple[Scene, Scene]) -> None:

@@ -155,7 +155,8 @@ class Scene:
         """Leave the schema as a migration leaves it."""
         self.sql.execute(
             "DELETE FROM jobs; DELETE FROM finished_jobs; DELETE FROM attempts; DELETE FROM workers; "
-            "DELETE FROM idle_workers; DELETE FROM cancel_requests; "
+            "DELETE FROM idle_workers; DELETE FROM cancel_requests; DELETE FROM concurrency_keys; DELETE FROM limits; "
+            "DELETE FROM execution_states; DELETE FROM progress; DELETE FROM guards; DELETE FROM clock; "
             "UPDATE duties SET next_at = clock_timestamp(), ran_by = NULL"
         )
 

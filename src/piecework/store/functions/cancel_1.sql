@@ -22,8 +22,8 @@ DECLARE
     v_queues text[];
     v_keys text[];
 BEGIN
-    -- Keys before jobs (invariant D).
-    IF NOT p_joined THEN
+    -- Keys before jobs (invariant D). Where jobs are parked behind a key, the key has a row.
+    IF NOT p_joined AND EXISTS (SELECT FROM concurrency_keys) THEN
         SELECT array_agg(key.queue), array_agg(key.concurrency_key) INTO v_queues, v_keys
         FROM (SELECT DISTINCT j.queue, j.concurrency_key FROM unnest(p_ids) AS u (id)
               CROSS JOIN LATERAL (

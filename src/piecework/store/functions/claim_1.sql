@@ -16,7 +16,7 @@ SET enable_mergejoin = off
 SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
-    v_now timestamptz := coalesce((SELECT c.now FROM clock c), clock_timestamp());
+    v_now timestamptz := coalesce((SELECT c.now FROM clock c WHERE c.one), clock_timestamp());
     v_stateful boolean := EXISTS (SELECT FROM execution_states);
     v_claimed text;
 BEGIN

@@ -13,7 +13,7 @@ SET enable_mergejoin = off
 SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
-    v_now timestamptz := coalesce((SELECT c.now FROM clock c), clock_timestamp());
+    v_now timestamptz := coalesce((SELECT c.now FROM clock c WHERE c.one), clock_timestamp());
     v_limited boolean := EXISTS (SELECT FROM limits WHERE scope = 'concurrency_key');
     v_gone uuid[];
     v_lanes jsonb;

@@ -16,7 +16,7 @@ SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
     v_xmin bigint;
-    v_now timestamptz := coalesce((SELECT c.now FROM clock c), clock_timestamp());
+    v_now timestamptz := coalesce((SELECT c.now FROM clock c WHERE c.one), clock_timestamp());
     v_lanes json;
     v_owned bigint;
 BEGIN

@@ -13,7 +13,7 @@ AS $$
 DECLARE
     v_now timestamptz := clock_timestamp();
     v_rescued jsonb[] := '{}';
-    v_due timestamptz := coalesce((SELECT c.now FROM clock c), v_now);
+    v_due timestamptz := coalesce((SELECT c.now FROM clock c WHERE c.one), v_now);
     v_job record;
     v_run_at timestamptz;
     v_queues text[];
@@ -25,10 +25,10 @@ BEGIN
         RETURN NULL;
     END IF;
     -- Keys before jobs, in one order (invariant D).
-    SELECT array_agg(key.queue), array_agg(key.concurrency_key) INTO v_queues, v_keys
-    FROM (SELECT DISTINCT j.queue, j.concurrency_key FROM jobs j
-          WHERE j.worker_id = p_dead AND j.concurrency_key IS NOT NULL) AS key;
-    IF v_keys IS NOT NULL THEN
+    IF EXISTS (SELECT FROM concurrency_keys) THEN
+        SELECT array_agg(key.queue), array_agg(key.concurrency_key) INTO v_queues, v_keys
+        FROM (SELECT DISTINCT j.queue, j.concurrency_key FROM jobs j
+              WHERE j.worker_id = p_dead AND j.concurrency_key IS NOT NULL) AS key;
         PERFORM lock_keys_1(v_queues, v_keys);
     END IF;
     -- In the order of their ids, and by an expression that no index has: else the planner may walk the primary key.

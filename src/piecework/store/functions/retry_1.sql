@@ -23,7 +23,7 @@ BEGIN
         INSERT INTO jobs (
             id, run_at, created_at, claim_no, priority, concurrency_limit, queue, job_type, config, concurrency_key, key,
             timeout, tags, metadata, trace_context)
-        SELECT b.id, coalesce((SELECT c.now FROM clock c), clock_timestamp()), b.created_at, b.claim_no + 1, b.priority,
+        SELECT b.id, coalesce((SELECT c.now FROM clock c WHERE c.one), clock_timestamp()), b.created_at, b.claim_no + 1, b.priority,
                b.concurrency_limit, b.queue, b.job_type, b.config, b.concurrency_key, b.key, b.timeout, b.tags, b.metadata,
                b.trace_context
         FROM back b

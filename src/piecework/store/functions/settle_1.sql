@@ -17,7 +17,7 @@ AS $$
 DECLARE
     v_now timestamptz := clock_timestamp();
     -- Due times go by the clock that tests may turn; the history never does.
-    v_due timestamptz := coalesce((SELECT c.now FROM clock c), v_now);
+    v_due timestamptz := coalesce((SELECT c.now FROM clock c WHERE c.one), v_now);
     v_reported boolean := EXISTS (SELECT FROM progress);
     v_stateful boolean := EXISTS (SELECT FROM execution_states);
     v_details jsonb := p_details;

@@ -28,7 +28,7 @@ BEGIN
         INSERT INTO jobs (id, job_type, config, queue, priority, run_at, tags, concurrency_key, concurrency_limit, trace_context)
         SELECT j.id, j.job_type, j.config, coalesce(j.queue, 'default'), coalesce(j.priority, 0),
                CASE WHEN j.run_at IS NOT NULL THEN timestamptz 'epoch' + j.run_at * interval '1 microsecond'
-                    ELSE coalesce((SELECT c.now FROM clock c), clock_timestamp())
+                    ELSE coalesce((SELECT c.now FROM clock c WHERE c.one), clock_timestamp())
                          + coalesce(j.delay, 0) * interval '1 microsecond' END,
                j.tags, j.concurrency_key, j.concurrency_limit, j.trace_context
         FROM jsonb_to_recordset(p_jobs::jsonb) AS j (
@@ -40,7 +40,7 @@ BEGIN
         INSERT INTO jobs (id, job_type, config, queue, priority, run_at, tags)
         SELECT j.id, j.job_type, j.config, coalesce(j.queue, 'default'), coalesce(j.priority, 0),
                CASE WHEN j.run_at IS NOT NULL THEN timestamptz 'epoch' + j.run_at * interval '1 microsecond'
-                    ELSE coalesce((SELECT c.now FROM clock c), clock_timestamp())
+                    ELSE coalesce((SELECT c.now FROM clock c WHERE c.one), clock_timestamp())
                          + coalesce(j.delay, 0) * interval '1 microsecond' END,
                j.tags
         FROM jsonb_to_recordset(p_jobs::jsonb) AS j (
