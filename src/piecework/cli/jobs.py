@@ -13,7 +13,7 @@ from piecework.cli.database import ask, database_options
 from piecework.cli.output import Column, json_option, moment, print_json, print_table, quiet_text, since, span
 from piecework.model.snapshot import JobSnapshot, JobStatus
 from piecework.store.overview import JobFilter, PastAttempt, list_attempts, list_jobs
-from piecework.store.store import Store
+from piecework.store.store import KeyHeld, Store
 
 _STATUSES: tuple[JobStatus, ...] = ("pending", "running", "completed", "errored", "cancelled")
 _WIDE = 200
@@ -163,12 +163,16 @@ def retry_command(ids: tuple[UUID, ...], as_json: bool, database_url: str | None
     Each job is answered:
       retried  it is pending again
       live     it has not ended, so it will run anyway
+      held     a live job of its type has its key, so it stays as it is
       unknown  there is no such job, or its config is no longer kept
-    Exit code 1 unless all are retried. Keys of --json: answers [{id, answer}].
+    Exit code 1 unless all are retried. Keys of --json: answers [{id, answer, holder}].
 
     Example: piecework jobs retry 01970e0c-3f1c-7a7b-b0a4-93d2d3b0f0c7
     """
-    _answer(ids, ask(database_url, schema, lambda store: store.retry(ids)), {"retried"}, as_json)
+    given = ask(database_url, schema, lambda store: store.retry(ids))
+    holders = [answer.holder if isinstance(answer, KeyHeld) else None for answer in given]
+    answers = ["held" if isinstance(answer, KeyHeld) else answer for answer in given]
+    _answer(ids, answers, {"retried"}, as_json, holders)
 
 
 @command.command("cancel", short_help="End jobs, also those that run.")
@@ -197,13 +201,19 @@ _MEANINGS = {
     "live": "it has not ended, so it will run anyway",
     "requested": "a worker runs it and is told: it ends cancelled, unless it completes all the same",
     "finished": "it had ended before",
+    "held": "a live job of its type has its key, so it stays as it is",
     "unknown": "there is no such job, or it is no longer kept",
 }
 
 
-def _answer(ids: Sequence[UUID], answers: Sequence[str], good: Set[str], as_json: bool) -> None:
+def _answer(
+    ids: Sequence[UUID], answers: Sequence[str], good: Set[str], as_json: bool, holders: Sequence[UUID | None] = ()
+) -> None:
     if as_json:
-        print_json({"answers": [{"id": id, "answer": answer} for id, answer in zip(ids, answers, strict=True)]})
+        rows: list[dict[str, object]] = [{"id": id, "answer": each} for id, each in zip(ids, answers, strict=True)]
+        for row, holder in zip(rows, holders, strict=False):
+            row["holder"] = holder
+        print_json({"answers": rows})
     else:
         for id, answer in zip(ids, answers, strict=True):
             click.echo(f"{id}  {answer}" + (f": {_MEANINGS[answer]}" if answer in _MEANINGS else ""))

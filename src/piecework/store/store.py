@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Literal, TypeAlias, TypeVar
+from datetime import datetime
+from typing import Literal, NamedTuple, TypeAlias, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -19,11 +20,19 @@ from piecework.store.connections import AsyncPool, Connections, NoneFree, Pooled
 from piecework.store.statements import Statements
 
 CancelAnswer: TypeAlias = Literal["cancelled", "requested", "finished", "unknown"]
-RetryAnswer: TypeAlias = Literal["retried", "live", "unknown"]
 
 T = TypeVar("T")
 _decode = msgspec.json.Decoder().decode
 _DAYS_AHEAD = 7
+
+
+class KeyHeld(NamedTuple):
+    """The job ended, and a live job of its type has its key."""
+
+    holder: JobId
+
+
+RetryAnswer: TypeAlias = Literal["retried", "live", "unknown"] | KeyHeld
 
 
 class Store:
@@ -143,11 +152,13 @@ class Store:
         missing = [position for position, is_there in enumerate(there) if not is_there]
         if len(missing) == len(jobs) or any(jobs[position].key is None for position in missing):
             return None
-        if not missing:
-            return {}
-        # Of these the keys were held: they are asked for again, since the holders may have ended.
-        held = await self.spawn([jobs[position] for position in missing])
-        return {missing[position]: holder for position, holder in held.items()}
+        # What had its key from an earlier one of the same call is answered as it was; the others are asked for again,
+        # since whoever held their keys may have ended.
+        first = {(job.job_type, job.key): UUID(job.id) for job, is_there in zip(jobs, there, strict=True) if is_there}
+        answers = {n: first[key] for n in missing if (key := (jobs[n].job_type, jobs[n].key)) in first}
+        asked = [position for position in missing if position not in answers]
+        held = await self.spawn([jobs[position] for position in asked]) if asked else {}
+        return answers | {asked[position]: holder for position, holder in held.items()}
 
     async def load(self, ids: Sequence[JobId]) -> list[JobSnapshot | None]:
         """Return the jobs of these ids in their order, None for an unknown one.
@@ -182,12 +193,16 @@ class Store:
 
     async def retry(self, ids: Sequence[JobId]) -> list[RetryAnswer]:
         """Bring finished jobs back to pending, due now, counters anew; each id is answered."""
-        done = {UUID(str(row[0])) for row in await self.rows("retry_jobs", list(ids), reading.not_before(ids))}
-        rest = await self.load([id for id in ids if id not in done])
+        answers = await self._bring_back(ids, reading.not_before(ids))
+        rest = await self.load([id for id in ids if id not in answers])
         if older := [snapshot.id for snapshot in rest if snapshot is not None and snapshot.finished]:
-            done |= {UUID(str(row[0])) for row in await self.rows("retry_jobs", older, reading.EVER)}
+            answers |= await self._bring_back(older, reading.EVER)
         live = {snapshot.id for snapshot in rest if snapshot is not None and not snapshot.finished}
-        return ["retried" if id in done else "live" if id in live else "unknown" for id in ids]
+        return [answers.get(id, "live" if id in live else "unknown") for id in ids]
+
+    async def _bring_back(self, ids: Sequence[JobId], since: datetime) -> dict[JobId, RetryAnswer]:
+        rows = await self.rows("retry_jobs", list(ids), since)
+        return {UUID(str(id)): "retried" if holder is None else KeyHeld(UUID(str(holder))) for id, holder in rows}
 
     async def rows(self, statement: str, *params: object) -> list[tuple[object, ...]]:
         """Run the statement of `sql/<statement>.sql` and return its rows."""

@@ -1,38 +1,49 @@
--- Bring finished jobs back. The delete of the history row decides between two operators. Counters start anew.
+-- Bring finished jobs back, due now, their counters anew. A job whose key a live job of its type holds stays as it is.
 -- params:  $1 ids uuid[], $2 since timestamptz (jobs that ended before are not looked for)
--- returns: uuid, of each that was brought back
-CREATE OR REPLACE FUNCTION /*schema.*/retry_1(p_ids uuid[], p_since timestamptz) RETURNS SETOF uuid
+-- returns: id uuid, holder uuid (null: it was brought back, else the live job that holds its key), of each that had ended
+CREATE OR REPLACE FUNCTION /*schema.*/retry_1(p_ids uuid[], p_since timestamptz) RETURNS TABLE (id uuid, holder uuid)
 LANGUAGE plpgsql
 SET search_path = /*schema*/, pg_temp
 SET enable_seqscan = off
 SET enable_bitmapscan = off
 SET plan_cache_mode = force_generic_plan
+-- An open transaction may hold a key.
+SET lock_timeout = '5s'
 AS $$
+#variable_conflict use_column
+DECLARE
+    v_now timestamptz := coalesce((SELECT c.now FROM clock c WHERE c.one), clock_timestamp());
+    v_job finished_jobs;
+    v_holder uuid;
 BEGIN
-    RETURN QUERY
-    WITH back AS (
-        DELETE FROM finished_jobs f
+    -- The lock on the history row decides between two operators. Keys are taken in the order in which a spawn takes them
+    -- (invariant D), of the jobs of one key the newest first.
+    FOR v_job IN
+        SELECT f.* FROM finished_jobs f
         WHERE f.id = ANY (p_ids) AND f.finished_at >= p_since AND f.config IS NOT NULL
-          -- What has a key that a live job holds stays as it is.
-          AND (f.key IS NULL
-               OR (SELECT true FROM jobs j WHERE j.job_type = f.job_type AND j.key = f.key LIMIT 1) IS NULL)
-        RETURNING f.*),
-    forgotten AS (
-        DELETE FROM cancel_requests c USING back b WHERE c.job_id = b.id),
-    again AS (
+        ORDER BY f.job_type, f.key, f.id DESC FOR UPDATE
+    LOOP
         INSERT INTO jobs (
             id, run_at, created_at, claim_no, priority, concurrency_limit, queue, job_type, config, concurrency_key, key,
             timeout, tags, metadata, trace_context)
-        SELECT b.id, coalesce((SELECT c.now FROM clock c WHERE c.one), clock_timestamp()), b.created_at, b.claim_no + 1, b.priority,
-               b.concurrency_limit, b.queue, b.job_type, b.config, b.concurrency_key, b.key, b.timeout, b.tags, b.metadata,
-               b.trace_context
-        FROM back b
-        RETURNING id, queue, job_type, priority, concurrency_key),
-    hinted AS MATERIALIZED (
-        SELECT pg_notify(/*channel*/, lane.hint)
-        FROM (SELECT DISTINCT jsonb_build_array(
-                  a.queue, a.job_type, a.priority, '[]'::jsonb, a.concurrency_key IS NOT NULL)::text
-              FROM again a) AS lane (hint))
-    SELECT a.id FROM again a WHERE (SELECT count(*) FROM hinted) >= 0;
+        VALUES (
+            v_job.id, v_now, v_job.created_at, v_job.claim_no + 1, v_job.priority, v_job.concurrency_limit, v_job.queue,
+            v_job.job_type, v_job.config, v_job.concurrency_key, v_job.key, v_job.timeout, v_job.tags, v_job.metadata,
+            v_job.trace_context)
+        ON CONFLICT (job_type, key) WHERE key IS NOT NULL DO NOTHING;
+        IF FOUND THEN
+            DELETE FROM finished_jobs f WHERE f.id = v_job.id AND f.finished_at = v_job.finished_at;
+            DELETE FROM cancel_requests c WHERE c.job_id = v_job.id;
+            -- Equal notices of a transaction are sent once.
+            PERFORM pg_notify(/*channel*/, jsonb_build_array(
+                v_job.queue, v_job.job_type, v_job.priority, '[]'::jsonb, v_job.concurrency_key IS NOT NULL)::text);
+            RETURN QUERY SELECT v_job.id, NULL::uuid;
+        ELSE
+            SELECT j.id INTO v_holder FROM jobs j WHERE j.job_type = v_job.job_type AND j.key = v_job.key LIMIT 1;
+            IF FOUND THEN
+                RETURN QUERY SELECT v_job.id, v_holder;
+            END IF;
+        END IF;
+    END LOOP;
 END
 $$;
