@@ -72,15 +72,15 @@ class JobSpawner(Generic[P, R]):
         """
         spec = self.spec(*args, **kwargs)
         with spawn_span((spec.new,)) as jobs:
-            await self._service.run(lambda store: store.spawn(jobs))
-        return JobHandle(self._service, spec.id, spec.read, created=True)
+            held = await self._service.run(lambda store: store.spawn(jobs))
+        return _handle(self._service, spec, held)
 
     def spawn_sync(self, /, *args: P.args, **kwargs: P.kwargs) -> JobHandle[R]:
         """Block as `spawn` waits."""
         spec = self.spec(*args, **kwargs)
         with spawn_span((spec.new,)) as jobs:
-            self._service.run_sync(lambda store: store.spawn(jobs), "spawn")
-        return JobHandle(self._service, spec.id, spec.read, created=True)
+            held = self._service.run_sync(lambda store: store.spawn(jobs), "spawn")
+        return _handle(self._service, spec, held)
 
     def spec(self, /, *args: P.args, **kwargs: P.kwargs) -> JobSpec[R]:
         """Return a job with these arguments for `jobs.spawn_all`; nothing is spawned, no `Jobs` need be open.
@@ -191,8 +191,8 @@ async def spawn_all(service: Service, specs: Iterable[JobSpec[T]], conn: object)
     if conn is not None:
         return _handles(service, batch, await _join(service, batch, conn))
     with spawn_span([spec.new for spec in batch]) as jobs:
-        await service.run(lambda store: store.spawn(jobs))
-    return JobHandles(service, [(spec.id, spec.read) for spec in batch])
+        held = await service.run(lambda store: store.spawn(jobs))
+    return _handles(service, batch, held)
 
 
 def spawn_all_sync(service: Service, specs: Iterable[JobSpec[T]], conn: object) -> JobHandles[T]:
@@ -201,8 +201,8 @@ def spawn_all_sync(service: Service, specs: Iterable[JobSpec[T]], conn: object) 
     if conn is not None:
         return _handles(service, batch, _join_sync(service, batch, conn))
     with spawn_span([spec.new for spec in batch]) as jobs:
-        service.run_sync(lambda store: store.spawn(jobs), "spawn_all")
-    return JobHandles(service, [(spec.id, spec.read) for spec in batch])
+        held = service.run_sync(lambda store: store.spawn(jobs), "spawn_all")
+    return _handles(service, batch, held)
 
 
 async def _join(service: Service, batch: Sequence[JobSpec[object]], conn: object) -> Mapping[int, JobId]:

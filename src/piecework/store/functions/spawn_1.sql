@@ -26,7 +26,7 @@ BEGIN
             v_holders := spawn_keyed_1(p_jobs);
         END IF;
         INSERT INTO jobs (id, job_type, config, queue, priority, run_at, tags, concurrency_key, concurrency_limit, trace_context)
-        SELECT j.id, j.job_type, j.config, coalesce(j.queue, 'default'), coalesce(j.priority, 0),
+        SELECT j.id, j.job_type, coalesce(j.config, 'null'), coalesce(j.queue, 'default'), coalesce(j.priority, 0),
                CASE WHEN j.run_at IS NOT NULL THEN timestamptz 'epoch' + j.run_at * interval '1 microsecond'
                     ELSE coalesce((SELECT c.now FROM clock c WHERE c.one), clock_timestamp())
                          + coalesce(j.delay, 0) * interval '1 microsecond' END,
@@ -38,7 +38,7 @@ BEGIN
         ORDER BY j.id;
     ELSE
         INSERT INTO jobs (id, job_type, config, queue, priority, run_at, tags)
-        SELECT j.id, j.job_type, j.config, coalesce(j.queue, 'default'), coalesce(j.priority, 0),
+        SELECT j.id, j.job_type, coalesce(j.config, 'null'), coalesce(j.queue, 'default'), coalesce(j.priority, 0),
                CASE WHEN j.run_at IS NOT NULL THEN timestamptz 'epoch' + j.run_at * interval '1 microsecond'
                     ELSE coalesce((SELECT c.now FROM clock c WHERE c.one), clock_timestamp())
                          + coalesce(j.delay, 0) * interval '1 microsecond' END,

@@ -38,7 +38,7 @@ BEGIN
     FOR round IN 1..3 LOOP
         INSERT INTO jobs (
             id, job_type, config, queue, priority, run_at, tags, key, concurrency_key, concurrency_limit, trace_context)
-        SELECT j.id, j.job_type, j.config, coalesce(j.queue, 'default'), coalesce(j.priority, 0),
+        SELECT j.id, j.job_type, coalesce(j.config, 'null'), coalesce(j.queue, 'default'), coalesce(j.priority, 0),
                CASE WHEN j.run_at IS NOT NULL THEN timestamptz 'epoch' + j.run_at * interval '1 microsecond'
                     ELSE coalesce((SELECT c.now FROM clock c WHERE c.one), clock_timestamp())
                          + coalesce(j.delay, 0) * interval '1 microsecond' END,
