@@ -28,7 +28,8 @@ def claimed(**fields: object) -> ClaimedJob:
     values: dict[str, object] = {
         "id": "019a0000-0000-7000-8000-000000000001", "claim_no": 1, "job_type": "work", "queue": "default",
         "priority": 0, "run_at": 1_000_000, "attempt": 1, "failures": 0, "crashes": 0, "config": msgspec.Raw(b"{}"),
-        "trace_context": msgspec.Raw(b'{"traceparent": "00-%032x-%016x-01"}' % (7, 5)), "created_at": 1_000_000, **fields,
+        "trace_context": msgspec.Raw(b'{"traceparent": "00-%032x-%016x-01"}' % (7, 5)),
+        "created_at": 1_000_000, **fields,
     }  # fmt: skip
     return ClaimedJob(**values)  # type: ignore[arg-type]
 
@@ -190,6 +191,18 @@ def test_a_job_that_was_due_more_than_an_hour_after_its_spawn_is_a_trace_of_its_
     assert parent(alone) is None
     assert itself(alone).trace_id != 7
     assert linked(child) == linked(alone) == [5]
+
+
+@pytest.mark.parametrize("odd", [b'{"traceparent": 5}', b"[1]", b'{"traceparent": "no"}', b"null"])
+def test_a_trace_context_that_is_none_is_passed_over(seen: Seen, odd: bytes) -> None:
+    tracing = Tracing()
+    tracing.refresh()
+    job = claimed(trace_context=msgspec.Raw(odd))
+    run = tracing.begin(job, "w")
+    assert run is not None
+    tracing.ended(run, None)
+    span = seen.one("job.run", conclusion="lost")
+    assert (parent(span), linked(span)) == (None, [])
 
 
 async def test_s9_reschedules_and_cancels_have_their_spans(jobs: Jobs, seen: Seen) -> None:

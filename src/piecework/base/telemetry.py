@@ -44,6 +44,12 @@ def guarded(tell: Callable[P, T]) -> Callable[P, T | None]:
     return safe
 
 
+@functools.cache
+def version_of_piecework() -> str:
+    """Return the installed version: what spans and metrics are said to come from."""
+    return version("piecework")
+
+
 @guarded
 def tracer() -> Tracer | None:
     """Return the tracer of the application's provider; None while it has set none, or one that is turned off."""
@@ -52,7 +58,7 @@ def tracer() -> Tracer | None:
     if provider is not _known[0]:
         found = None
         if not isinstance(provider, ProxyTracerProvider):
-            found = provider.get_tracer("piecework", version("piecework"))
+            found = provider.get_tracer("piecework", version_of_piecework())
         _known = provider, None if isinstance(found, NoOpTracer) else found
     return _known[1]
 

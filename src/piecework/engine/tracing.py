@@ -17,6 +17,7 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer
 
+from piecework.base.metrics import Instruments, instruments, labels
 from piecework.base.telemetry import Origin, guarded, origin, tracer
 from piecework.engine.facts import Facts, facts_of, failure_facts
 from piecework.model.error_info import type_name
@@ -42,9 +43,11 @@ _NEW_TRACE_AFTER = timedelta(hours=1) // timedelta(microseconds=1)
 class RunTrace:
     """What is told of one run."""
 
-    __slots__ = ("context", "span")
+    __slots__ = ("began", "context", "job", "span")
 
-    def __init__(self, context: contextvars.Context, span: Span | None) -> None:
+    def __init__(self, job: ClaimedJob, context: contextvars.Context, span: Span | None) -> None:
+        self.job = job
+        self.began = time.monotonic()
         self.context = context
         """In which the function runs: its span is current there."""
         self.span = span
@@ -57,11 +60,13 @@ class Tracing:
         self.on = False
         """Whether anybody wants to be told."""
         self._tracer: Tracer | None = None
+        self._measured: Instruments | None = None
 
     def refresh(self) -> None:
         """Look whether somebody wants to be told: once per claim, not per job."""
         self._tracer = tracer()
-        self.on = self._tracer is not None or log_filter.wanted()
+        self._measured = instruments()
+        self.on = self._tracer is not None or self._measured is not None or log_filter.wanted()
 
     @guarded
     def begin(self, job: ClaimedJob, worker_id: str) -> RunTrace:
@@ -69,24 +74,29 @@ class Tracing:
         when the job did not run at once, and from its second claim on."""
         context = contextvars.copy_context()
         context.run(log_filter.enter, facts_of(job, worker_id))
+        if self._measured is not None:
+            waited = max(time.time() - job.run_at / 1e6, 0.0)
+            self._measured.latency.record(waited, labels(job.job_type, job.queue))
         if self._tracer is None:
-            return RunTrace(context, None)
+            return RunTrace(job, context, None)
         came_from = _origin(job)
         facts = {**facts_of(job, worker_id), **_messaging(job, worker_id, "run", "process")}
         span = self._start("job.run", SpanKind.CONSUMER, came_from, facts)
         context.run(current.attach, trace.set_span_in_context(span, came_from.baggage))
-        return RunTrace(context, span)
+        return RunTrace(job, context, span)
 
     @guarded
     def ended(self, run: RunTrace, settlement: Settlement | None) -> None:
         """End the span of a run as its settlement says; without one its claim was another's already."""
+        conclusion = _conclusion(settlement)
+        if self._measured is not None:
+            took = labels(run.job.job_type, run.job.queue, conclusion=conclusion)
+            self._measured.duration.record(time.monotonic() - run.began, took)
         span = run.span
         if span is None or not span.is_recording():
             return
-        if settlement is None:
-            span.set_attribute("conclusion", "lost")
-        elif settlement.error is not None:
-            span.set_attribute("conclusion", "error")
+        span.set_attribute("conclusion", conclusion)
+        if settlement is not None and settlement.error is not None:
             span.set_attributes(failure_facts(settlement))
             error = settlement.error
             span.set_status(StatusCode.ERROR, f"{error.type}: {error.message}")
@@ -94,17 +104,18 @@ class Tracing:
                 "exception.type": error.type, "exception.message": error.message,
                 "exception.stacktrace": error.traceback,
             })  # fmt: skip
-        else:
-            span.set_attribute("conclusion", settlement.move)
         span.end()
 
     @guarded
     def settled(self, settlement: Settlement, answer: Answer, run: RunTrace | None, worker_id: str, sent: int) -> None:
         """Tell of a settle that was answered, and was sent at `sent`, nanoseconds since the epoch."""
+        job, error = settlement.job, settlement.error
+        if self._measured is not None and error is not None and answer != "lost":
+            failed: dict[str, str | bool] = {"error.type": error.type, "will_retry": settlement.will_retry}
+            self._measured.failures.add(1, labels(job.job_type, job.queue, **failed))
         name = _SETTLES.get(settlement.move)
         if self._tracer is None or name is None:
             return
-        job, error = settlement.job, settlement.error
         facts = {**facts_of(job, worker_id), **_messaging(job, worker_id, name.removeprefix("job."), "settle")}
         if error is not None:
             facts.update(failure_facts(settlement, worker_id))
@@ -169,6 +180,12 @@ def _origin(job: ClaimedJob) -> Origin:
     except msgspec.DecodeError:
         carrier = None
     return origin(carrier, child=job.claim_no == 1 and not late)
+
+
+def _conclusion(settlement: Settlement | None) -> str:
+    if settlement is None:
+        return "lost"
+    return settlement.move if settlement.error is None else "error"
 
 
 def _messaging(job: ClaimedJob, worker_id: str, operation: str, kind: str) -> Facts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from contextvars import Token
@@ -14,6 +15,7 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind, StatusCode
 
+from piecework.base.metrics import Instruments, instruments, labels
 from piecework.base.telemetry import Attributes, current_trace, guarded, tracer
 from piecework.model.error_info import type_name
 from piecework.model.job import NewJob
@@ -69,12 +71,21 @@ def of_jobs(ids: Sequence[object]) -> Attributes:
 @contextmanager
 def spawn_span(jobs: Sequence[NewJob]) -> Generator[Sequence[NewJob]]:
     """Put a span around the spawn of these jobs. Inside are the jobs as they are to be stored: with its context."""
-    if tracer() is None:
+    traced, measured = tracer() is not None, instruments()
+    if not traced and measured is None:
         yield jobs
         return
     with Spanned("job.spawn", _described(jobs) or {}, SpanKind.PRODUCER):
-        carrier = current_trace()
+        carrier = current_trace() if traced else None
         yield jobs if carrier is None else [msgspec.structs.replace(job, trace_context=carrier) for job in jobs]
+    if measured is not None:
+        _count(jobs, measured)
+
+
+@guarded
+def _count(jobs: Sequence[NewJob], measured: Instruments) -> None:
+    for (job_type, queue), count in Counter((job.job_type, job.queue) for job in jobs).items():
+        measured.sent.add(count, labels(job_type, queue))
 
 
 @guarded

@@ -1,0 +1,58 @@
+"""What the application's OpenTelemetry counts and measures: by job type and queue, never by job."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeAlias
+
+from opentelemetry import metrics
+from opentelemetry.metrics import Meter, MeterProvider
+
+from piecework.base.telemetry import guarded, version_of_piecework
+
+Labels: TypeAlias = Mapping[str, str | bool]
+
+_API = "opentelemetry.metrics"
+_BUCKETS = (0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0)
+"""A run may take milliseconds or an hour, a job may wait as long."""
+
+
+class Instruments:
+    """The counters and histograms of one meter provider."""
+
+    def __init__(self, meter: Meter) -> None:
+        self.sent = meter.create_counter(
+            "messaging.client.sent.messages", "{message}", "Jobs that were spawned."
+        )
+        self.duration = meter.create_histogram(
+            "messaging.process.duration", "s", "How long runs took.", explicit_bucket_boundaries_advisory=_BUCKETS
+        )
+        self.latency = meter.create_histogram(
+            "piecework.queue.latency", "s", "From when a job was due until its run began.",
+            explicit_bucket_boundaries_advisory=_BUCKETS,
+        )  # fmt: skip
+        self.failures = meter.create_counter("piecework.job.failures", "{attempt}", "Attempts that failed.")
+
+
+_known: tuple[MeterProvider | None, Instruments | None] = (None, None)
+
+
+@guarded
+def instruments() -> Instruments | None:
+    """Return the instruments of the application's meter provider; None while it has set none."""
+    global _known
+    provider = metrics.get_meter_provider()
+    if provider is not _known[0]:
+        stands_in = type(provider).__module__.startswith(_API)
+        _known = provider, None if stands_in else Instruments(provider.get_meter("piecework", version_of_piecework()))
+    return _known[1]
+
+
+def labels(job_type: str, queue: str, **more: str | bool) -> Labels:
+    """Return the labels under which something is counted."""
+    return {
+        "messaging.system": "piecework",
+        "messaging.destination.name": queue,
+        "job_type": job_type,
+        **more,
+    }
