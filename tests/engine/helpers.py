@@ -20,13 +20,13 @@ SOON = timedelta(seconds=DEADLINE)
 
 
 class WorkerProcess:
-    """A worker in a process of its own. `settings` are those of `app.settings`."""
+    """A worker in a process of its own. `settings` are those of `app.settings`; `app` is the program that runs it."""
 
-    def __init__(self, dsn: str, ledger: Path, log: Path, **settings: object) -> None:
+    def __init__(self, dsn: str, ledger: Path, log: Path, *, app: Path = APP, **settings: object) -> None:
         self._log = log
         with log.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, APP, dsn, ledger, json.dumps(settings)],
+                [sys.executable, app, dsn, ledger, json.dumps(settings)],
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output,
             )  # fmt: skip
         self.pid = self._process.pid
