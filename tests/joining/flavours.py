@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,6 +108,9 @@ class Session:
     def execute(self, sql: str) -> None:
         self._done(awaited(self._opened.execute(sql)))
 
+    def close(self) -> None:
+        self._done(awaited(self.conn.close()))
+
     def commit(self) -> None:
         self._done(awaited(self._opened.commit()))
 
@@ -145,14 +148,16 @@ def pg8000_place(dsn: str) -> dict[str, Any]:
 def psycopg_connection(dsn: str, autocommit: bool, settings: dict[str, Any]) -> Generator[Opened]:
     with psycopg.connect(dsn, autocommit=autocommit, **settings) as conn:
         yield Opened(conn, conn.commit, conn.rollback, conn.execute)
-        conn.rollback()
+        if not conn.closed:
+            conn.rollback()
 
 
 def psycopg_cursor(dsn: str, autocommit: bool, name: str) -> Generator[Opened]:
     with psycopg.connect(dsn, autocommit=autocommit) as conn:
         with conn.cursor(name) as cursor:
             yield Opened(cursor, conn.commit, conn.rollback, conn.execute)
-        conn.rollback()
+        if not conn.closed:
+            conn.rollback()
 
 
 def psycopg_transaction(dsn: str, autocommit: bool, pipeline: bool) -> Generator[Opened]:
@@ -177,19 +182,22 @@ def psycopg_pooled(dsn: str, autocommit: bool) -> Generator[Opened]:
         pool.connection() as conn,
     ):
         yield Opened(conn, conn.commit, conn.rollback, conn.execute)
-        conn.rollback()
+        if not conn.closed:
+            conn.rollback()
 
 
 async def psycopg_async_connection(dsn: str, autocommit: bool, settings: dict[str, Any]) -> AsyncGenerator[Opened]:
     async with await psycopg.AsyncConnection.connect(dsn, autocommit=autocommit, **settings) as conn:
         yield Opened(conn, conn.commit, conn.rollback, conn.execute)
-        await conn.rollback()
+        if not conn.closed:
+            await conn.rollback()
 
 
 async def psycopg_async_cursor(dsn: str, autocommit: bool) -> AsyncGenerator[Opened]:
     async with await psycopg.AsyncConnection.connect(dsn, autocommit=autocommit) as conn:
         yield Opened(conn.cursor(row_factory=dict_row), conn.commit, conn.rollback, conn.execute)
-        await conn.rollback()
+        if not conn.closed:
+            await conn.rollback()
 
 
 async def psycopg_async_transaction(dsn: str, autocommit: bool, pipeline: bool) -> AsyncGenerator[Opened]:
@@ -199,7 +207,8 @@ async def psycopg_async_transaction(dsn: str, autocommit: bool, pipeline: bool) 
         if not autocommit:
             await conn.execute("BEGIN")  # of one's own making
         yield Opened(conn, conn.commit, conn.rollback, conn.execute)
-        await conn.rollback()
+        if not conn.closed:
+            await conn.rollback()
 
 
 async def psycopg_async_pooled(dsn: str, autocommit: bool) -> AsyncGenerator[Opened]:
@@ -210,7 +219,8 @@ async def psycopg_async_pooled(dsn: str, autocommit: bool) -> AsyncGenerator[Ope
         pool.connection() as conn,
     ):
         yield Opened(conn, conn.commit, conn.rollback, conn.execute)
-        await conn.rollback()
+        if not conn.closed:
+            await conn.rollback()
 
 
 # asyncpg
@@ -240,7 +250,7 @@ async def asyncpg_transaction(conn: Any, autocommit: bool) -> AsyncGenerator[Ope
     if not autocommit:
         await transaction.start()
     yield Opened(conn, transaction.commit, transaction.rollback, conn.execute)
-    if conn.is_in_transaction():
+    if not conn.is_closed() and conn.is_in_transaction():
         await transaction.rollback()
 
 
@@ -264,7 +274,8 @@ def pg8000_connection(dsn: str, autocommit: bool, driver: Any, as_cursor: bool) 
         given = conn.cursor() if as_cursor else conn
         yield Opened(given, conn.commit, conn.rollback, lambda sql: conn.cursor().execute(sql))
     finally:
-        conn.close()
+        with suppress(pg8000.Error, OSError):  # a lost one cannot be closed
+            conn.close()
 
 
 # SQLAlchemy, SQLModel

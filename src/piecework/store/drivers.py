@@ -127,11 +127,18 @@ def run_pg8000(conn: object, sql: Sql, payload: str) -> object:
     if joined.autocommit and status != b"T":
         raise NoTransaction("the pg8000 connection is in autocommit mode and no transaction is open: set "
                             "`conn.autocommit = False`, or leave the connection out")
+    refuse_unencodable(conn, payload)
     with closing(joined.cursor()) as cursor:
         style = str(getattr(cursor, "paramstyle", None) or getattr(sys.modules["pg8000.dbapi"], "paramstyle", "format"))
         placeholder = {"qmark": "?", "numeric": ":1", "named": ":payload"}.get(style, "%s")
         cursor.execute(sql(placeholder), {"payload": payload} if style == "named" else [payload])
         return only(cursor.fetchone())
+
+
+def refuse_unencodable(conn: object, payload: str) -> None:
+    """Raise the UnicodeEncodeError that pg8000 would raise halfway, its connection being of no use afterwards."""
+    if (encoding := getattr(conn, "_client_encoding", None)) is not None:
+        payload.encode(str(encoding))
 
 
 def only(row: Sequence[object] | None) -> object:

@@ -8,7 +8,7 @@ from contextlib import closing
 from typing import Protocol, cast
 
 from piecework.base.errors import NoTransaction, WrongConnection
-from piecework.store.drivers import Cursor, Sql, aborted, only
+from piecework.store.drivers import Cursor, Sql, aborted, only, refuse_unencodable
 
 
 class _Scalar(Protocol):
@@ -44,9 +44,12 @@ def run_alchemy(conn: object, sql: Sql, payload: str) -> object:
     if joined.dialect.name != "postgresql":
         raise WrongConnection(f"the SQLAlchemy connection is to {joined.dialect.name}: the jobs are in PostgreSQL, and "
                               "what joins a transaction has to be in the same database")
-    if not joined.closed and getattr(joined.connection.dbapi_connection, "autocommit", False):
-        raise NoTransaction("the SQLAlchemy connection has the isolation level AUTOCOMMIT, so it has no transaction to "
-                            "join: take one with another isolation level, or leave the connection out")
+    if not joined.closed:
+        driven = joined.connection.dbapi_connection
+        if getattr(driven, "autocommit", False):
+            raise NoTransaction("the SQLAlchemy connection has the isolation level AUTOCOMMIT, so it has no "
+                                "transaction to join: take one with another level, or leave the connection out")
+        refuse_unencodable(driven, payload)
     text = cast("Callable[[str], object]", sys.modules["sqlalchemy"].text)  # pyright: ignore[reportUnknownMemberType]
     return joined.execute(text(sql(":payload")), {"payload": payload}).scalar()
 

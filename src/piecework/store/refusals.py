@@ -93,24 +93,31 @@ def _by_state(state: str, message: str) -> PieceworkError:
 def _without_state(error: Exception) -> PieceworkError:
     """The driver itself refuses, or has lost the connection."""
     # Without SQLAlchemy's links to its pages.
-    message = " ".join(str(error).split("(Background on this error")[0].split()).rstrip(".")
-    names = {cls.__name__ for cls in type(error).__mro__}
-    if names & {"OperationalError", "InterfaceError"}:
-        return DatabaseUnreachable(f"the connection cannot be used: {message}")
+    message = _line(str(error).split("(Background on this error")[0])
+    chain = _chain(error)
+    lost = any(cls.__name__ == "OperationalError" for each in chain for cls in type(each).__mro__)
+    if lost or any(isinstance(each, OSError) for each in chain):
+        return DatabaseUnreachable(f"the connection is lost: {message}. Begin anew on another connection")
     return TransactionError(f"the connection refuses the statement: {message}")
 
 
-def _with_state(error: BaseException | None) -> tuple[BaseException | None, str]:
-    """Return the innermost error that has an SQLSTATE: SQLAlchemy's and Django's wrap the driver's."""
-    inner: tuple[BaseException | None, str] = (None, "")
-    for _ in range(8):
-        if error is None:
+def _with_state(error: BaseException) -> tuple[BaseException | None, str]:
+    """Return the innermost error that has an SQLSTATE."""
+    for each in reversed(_chain(error)):
+        if state := _state(each):
+            return each, state
+    return None, ""
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """Return an error and what it wraps: SQLAlchemy's and Django's wrap the driver's, pg8000's the socket's."""
+    chain = [error]
+    while len(chain) < 8:
+        wrapped: object = getattr(chain[-1], "orig", None) or chain[-1].__cause__
+        if not isinstance(wrapped, BaseException):
             break
-        if state := _state(error):
-            inner = error, state
-        wrapped: object = getattr(error, "orig", None) or error.__cause__
-        error = wrapped if isinstance(wrapped, BaseException) else None
-    return inner
+        chain.append(wrapped)
+    return chain
 
 
 def _fields(error: BaseException) -> dict[str, object]:
@@ -130,4 +137,8 @@ def _said(error: BaseException) -> tuple[str, str]:
     fields = _fields(error)
     message: object = getattr(diag, "message_primary", None) or fields.get("M") or str(error)
     detail: object = getattr(diag, "message_detail", None) or fields.get("D") or getattr(error, "detail", None)
-    return " ".join(str(message).split()).rstrip("."), str(detail or "")
+    return _line(message), _line(detail or "")
+
+
+def _line(text: object) -> str:
+    return " ".join(str(text).split()).rstrip(".")
