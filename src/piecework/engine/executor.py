@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-import random
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import timedelta
@@ -15,22 +14,13 @@ from piecework.engine.capacity import Capacity
 from piecework.engine.completer import Completer
 from piecework.engine.facts import attempt_of, facts_of, failure_facts
 from piecework.engine.held import Held, Stop
-from piecework.engine.stopping import Stopping, late
+from piecework.engine.stopping import Stopping
 from piecework.engine.threads import Threads
 from piecework.engine.tracing import Tracing
-from piecework.model.completion import Fail, Reschedule
+from piecework.engine.verdicts import judge_end, judge_error
 from piecework.model.job import ClaimedJob
 from piecework.model.settings import WorkerSettings
-from piecework.model.settlement import (
-    Settlement,
-    cancelled,
-    completed,
-    failed,
-    failed_by_reason,
-    refused,
-    released,
-    rescheduled,
-)
+from piecework.model.settlement import Settlement, cancelled, refused, released
 from piecework.store.settling import Answer
 from piecework.work.current_job import CurrentJob
 from piecework.work.registry import Registry
@@ -173,7 +163,7 @@ class Executor:
         try:
             call = registered.prepare(held.current)
         except Exception as error:
-            self._settle(held, self._judge_error(held, error, ran=False))
+            self._settle(held, judge_error(held, error, self._loop.time(), ran=False))
             return
         held.running = True
         if registered.timeout is not None:
@@ -220,38 +210,12 @@ class Executor:
         elif isinstance(error, asyncio.CancelledError) and held.stop == "release":
             self._settle(held, released(held.job))
         else:
-            self._settle(held, self._judge_end(held, value, error))
+            self._settle(held, judge_end(held, value, error, self._loop.time()))
 
     def _settle(self, held: Held, settlement: Settlement) -> None:
         if held.trace is not None:
             self.tracing.ended(held.trace, settlement)
         self._completer.put(held.worker_id, settlement)
-
-    def _judge_end(self, held: Held, value: object, error: BaseException | None) -> Settlement:
-        if held.stop == "timeout" and not isinstance(value, Fail) and not isinstance(error, Fail):
-            return self._judge_error(held, late(held, error))
-        settlement = self._judge(held, value) if error is None else self._judge_error(held, error)
-        if held.stop == "cancel" and settlement.move != "complete":
-            return cancelled(held.job, held.started)
-        return settlement
-
-    def _judge(self, held: Held, value: object) -> Settlement:
-        assert held.started is not None
-        if isinstance(value, Reschedule):
-            return rescheduled(held.job, held.started, value)
-        if isinstance(value, Fail):
-            return failed_by_reason(held.job, held.started, value)
-        try:
-            return completed(held.job, held.started, held.registered.encode_result(value))
-        except Exception as error:
-            return self._judge_error(held, error)
-
-    def _judge_error(self, held: Held, error: BaseException, *, ran: bool = True) -> Settlement:
-        assert held.started is not None
-        lasted = timedelta(seconds=self._loop.time() - held.started)
-        registered = held.registered
-        started = held.started if ran else None
-        return failed(held.job, registered.retry, registered.fail_on, started, lasted, error, random.random())
 
     def _drop(self, held: Held) -> None:
         """Forget a claim that is another worker's now."""
