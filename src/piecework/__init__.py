@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from piecework.base.errors import AlreadyOpen as AlreadyOpen
+from piecework.base.errors import ClaimLost as ClaimLost
 from piecework.base.errors import ConfigTooLarge as ConfigTooLarge
 from piecework.base.errors import ConfigurationError as ConfigurationError
 from piecework.base.errors import DatabaseError as DatabaseError
@@ -14,10 +15,12 @@ from piecework.base.errors import JobAlreadyExists as JobAlreadyExists
 from piecework.base.errors import JobCancelled as JobCancelled
 from piecework.base.errors import JobError as JobError
 from piecework.base.errors import JobErrored as JobErrored
+from piecework.base.errors import JobKeyHeld as JobKeyHeld
 from piecework.base.errors import JobNotFinished as JobNotFinished
 from piecework.base.errors import JobNotFound as JobNotFound
 from piecework.base.errors import MigrationsNeeded as MigrationsNeeded
 from piecework.base.errors import NotBuiltYet as NotBuiltYet
+from piecework.base.errors import NotCommitted as NotCommitted
 from piecework.base.errors import NotOpen as NotOpen
 from piecework.base.errors import NoTransaction as NoTransaction
 from piecework.base.errors import PermissionDenied as PermissionDenied
@@ -28,12 +31,15 @@ from piecework.base.errors import SpawnError as SpawnError
 from piecework.base.errors import TransactionError as TransactionError
 from piecework.base.errors import UndecodableConfig as UndecodableConfig
 from piecework.base.errors import UndecodableResult as UndecodableResult
+from piecework.base.errors import UndecodableState as UndecodableState
 from piecework.base.errors import WrongConnection as WrongConnection
 from piecework.base.ids import JobId as JobId
 from piecework.base.ids import new_id as new_id
 from piecework.jobs import Jobs as Jobs
 from piecework.model.completion import Fail as Fail
 from piecework.model.completion import Reschedule as Reschedule
+from piecework.model.explanation import JobExplanation as JobExplanation
+from piecework.model.explanation import WaitReason as WaitReason
 from piecework.model.retry import RetrySettings as RetrySettings
 from piecework.model.settings import LivenessSettings as LivenessSettings
 from piecework.model.settings import WorkerSettings as WorkerSettings
@@ -41,10 +47,11 @@ from piecework.model.snapshot import ErrorInfo as ErrorInfo
 from piecework.model.snapshot import JobOutcome as JobOutcome
 from piecework.model.snapshot import JobSnapshot as JobSnapshot
 from piecework.model.snapshot import JobStatus as JobStatus
+from piecework.model.snapshot import Progress as Progress
 from piecework.work.current_job import CurrentJob as CurrentJob
 from piecework.work.function import JobFunction as JobFunction
 from piecework.work.handle import JobHandle as JobHandle
-from piecework.work.handle import JobHandles as JobHandles
+from piecework.work.handles import JobHandles as JobHandles
 from piecework.work.job_settings import JobSettings as JobSettings
 from piecework.work.log_filter import JobLogFilter as JobLogFilter
 from piecework.work.placement import SpawnOptions as SpawnOptions
@@ -58,6 +65,7 @@ from piecework.work.spawner import JobSpec as JobSpec
 
 __all__ = [
     "AlreadyOpen",
+    "ClaimLost",
     "ConfigTooLarge",
     "ConfigurationError",
     "CurrentJob",
@@ -73,11 +81,13 @@ __all__ = [
     "JobCompletion",
     "JobError",
     "JobErrored",
+    "JobExplanation",
     "JobFunction",
     "JobHandle",
     "JobHandles",
     "JobId",
     "JobInitializer",
+    "JobKeyHeld",
     "JobLogFilter",
     "JobNotFinished",
     "JobNotFound",
@@ -93,9 +103,11 @@ __all__ = [
     "MigrationsNeeded",
     "NoTransaction",
     "NotBuiltYet",
+    "NotCommitted",
     "NotOpen",
     "PermissionDenied",
     "PieceworkError",
+    "Progress",
     "RegistrationError",
     "Reschedule",
     "ResidentJobRunner",
@@ -107,6 +119,8 @@ __all__ = [
     "TransactionError",
     "UndecodableConfig",
     "UndecodableResult",
+    "UndecodableState",
+    "WaitReason",
     "WorkerSettings",
     "WrongConnection",
     "new_id",

@@ -20,7 +20,8 @@ from piecework.work.connections import AsyncConn, SyncConn
 from piecework.work.database import Database, DatabaseSettings
 from piecework.work.definitions import Definitions
 from piecework.work.ending import read_plain
-from piecework.work.handle import JobHandle, JobHandles
+from piecework.work.handle import JobHandle
+from piecework.work.handles import JobHandles
 from piecework.work.own_loop import OwnLoop
 from piecework.work.placement import checked_id
 from piecework.work.service import Service

@@ -184,7 +184,7 @@ async def test_a_wait_that_times_out_says_how_the_job_stands(app: App) -> None:
     assert "a worker running that takes the queue 'nobody'" in str(late.value)
     assert isinstance(late.value, TimeoutError)
     both = await app.jobs.spawn_all([app.add.spec(1), app.add.spec(2)])
-    with pytest.raises(JobNotFinished, match="and 1 others"):
+    with pytest.raises(JobNotFinished, match="2 of 2 jobs have not ended"):
         await both.wait(timeout=NOW)
 
 

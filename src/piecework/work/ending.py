@@ -12,12 +12,14 @@ from typing_extensions import TypeVar
 from piecework.base.errors import (
     JobCancelled,
     JobErrored,
+    JobKeyHeld,
     JobNotFinished,
     JobNotFound,
     UndecodableResult,
 )
 from piecework.base.ids import JobId
 from piecework.model.snapshot import JobOutcome, JobSnapshot
+from piecework.store.store import CancelAnswer, KeyHeld, RetryAnswer
 from piecework.work.service import Service
 from piecework.work.spans import Spanned, of_jobs
 
@@ -26,6 +28,8 @@ T = TypeVar("T")
 
 Read: TypeAlias = Callable[[msgspec.Raw], R]
 """Reads a stored result."""
+
+_MOST_NAMED = 5
 
 
 def read_plain(stored: msgspec.Raw) -> object:
@@ -76,17 +80,48 @@ def result_of(snapshot: JobSnapshot, read: Read[T]) -> T:
 
 
 def outcome_of(snapshot: JobSnapshot, read: Read[T]) -> JobOutcome[T]:
-    """Return how a job ended; raise `UndecodableResult` if `read` refuses the stored result."""
-    result = result_of(snapshot, read) if snapshot.completed else None
+    """Return how a job ended; raise `UndecodableResult` if `read` refuses the result of one that completed."""
+    result = result_of(snapshot, read) if snapshot.completed else _partial_result(snapshot, read)
     return JobOutcome(status=snapshot.status, result=result, error=snapshot.error)
 
 
-def cancelled(ids: Sequence[JobId], answers: Sequence[str]) -> list[bool]:
+def _partial_result(snapshot: JobSnapshot, read: Read[T]) -> T | None:
+    """Return what the runs of a job had set that did not complete; its error counts more than a wrong type."""
+    if snapshot.result is None:
+        return None
+    try:
+        return read(snapshot.result)
+    except Exception:
+        return None
+
+
+def cancelled(ids: Sequence[JobId], answers: Sequence[CancelAnswer]) -> list[bool]:
     """Return for each of the jobs whether it was cancelled, or that was requested; raise `JobNotFound` instead."""
     for id, answer in zip(ids, answers, strict=True):
         if answer == "unknown":
             raise not_found(id)
     return [answer in ("cancelled", "requested") for answer in answers]
+
+
+def retried(ids: Sequence[JobId], answers: Sequence[RetryAnswer]) -> list[bool]:
+    """Return for each of the jobs whether it is pending again; raise `JobNotFound` or `JobKeyHeld` instead."""
+    for id, answer in zip(ids, answers, strict=True):
+        if answer == "unknown":
+            raise not_found(id)
+        if isinstance(answer, KeyHeld):
+            raise JobKeyHeld(f"job {id} is not brought back: the live job {answer.holder} of its type has its key. "
+                             "Wait for that one, or cancel it first")
+    return [answer == "retried" for answer in answers]
+
+
+def found_all(ids: Sequence[JobId], snapshots: Sequence[JobSnapshot | None]) -> list[JobSnapshot]:
+    """Return the jobs; raise `JobNotFound` for the first that does not exist."""
+    found: list[JobSnapshot] = []
+    for id, snapshot in zip(ids, snapshots, strict=True):
+        if snapshot is None:
+            raise not_found(id)
+        found.append(snapshot)
+    return found
 
 
 def not_found(id: JobId) -> JobNotFound:
@@ -100,17 +135,19 @@ def _check_timeout(timeout: object) -> None:
 
 
 def _ended(ids: list[JobId], timeout: timedelta, snapshots: list[JobSnapshot | None]) -> list[JobSnapshot]:
-    found: list[JobSnapshot] = []
-    for id, snapshot in zip(ids, snapshots, strict=True):
-        if snapshot is None:
-            raise not_found(id)
-        found.append(snapshot)
-    unfinished = [snapshot for snapshot in found if not snapshot.finished]
-    if unfinished:
-        first = unfinished[0]
-        others = f", and {len(unfinished) - 1} others have not ended either" if len(unfinished) > 1 else ""
-        raise JobNotFinished(
-            f"job {first.id} of type {first.job_type} is still {first.status} after {timeout} (attempt {first.attempt})"
-            f"{others}: is a worker running that takes the queue {first.queue!r}? Wait again, or longer"
-        )
-    return found
+    found = found_all(ids, snapshots)
+    unfinished = list({snapshot.id: snapshot for snapshot in found if not snapshot.finished}.values())
+    if not unfinished:
+        return found
+    first = unfinished[0]
+    if len(unfinished) == 1:
+        what = (f"job {first.id} of type {first.job_type} is still {first.status} after {timeout} "
+                f"(attempt {first.attempt})")
+    else:
+        named = ", ".join(f"{job.id} ({job.job_type}, {job.status})" for job in unfinished[:_MOST_NAMED])
+        more = f", and {len(unfinished) - _MOST_NAMED} more" if len(unfinished) > _MOST_NAMED else ""
+        what = f"{len(unfinished)} of {len(set(ids))} jobs have not ended after {timeout}: {named}{more}"
+    raise JobNotFinished(
+        f"{what}: is a worker running that takes the queue {first.queue!r}? handle.explain() says why a job does not "
+        "run. Wait again, or longer"
+    )

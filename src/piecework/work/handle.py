@@ -1,20 +1,33 @@
-"""Look at, wait for, cancel one job, or many."""
+"""Look at, wait for, cancel one job."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import timedelta
-from typing import Generic, overload
+from typing import Generic
 
 from typing_extensions import TypeVar
 
 from piecework.base.ids import JobId
+from piecework.model.explanation import JobExplanation
 from piecework.model.snapshot import JobOutcome, JobSnapshot
-from piecework.work.ending import Read, cancelled, not_found, outcome_of, result_of, wait_for_end, wait_for_end_sync
+from piecework.store.explaining import explain
+from piecework.work.ending import (
+    Read,
+    cancelled,
+    found_all,
+    not_found,
+    outcome_of,
+    result_of,
+    retried,
+    wait_for_end,
+    wait_for_end_sync,
+)
 from piecework.work.service import Service
 from piecework.work.spans import Spanned, of_jobs
 
 R = TypeVar("R", covariant=True, default=None)
+T = TypeVar("T")
+S = TypeVar("S")
 
 
 class JobHandle(Generic[R]):
@@ -76,6 +89,35 @@ class JobHandle(Generic[R]):
         with Spanned("job.handle.load", of_jobs([self.id])):
             return self._found(self._service.run_sync(lambda store: store.load([self.id]), "load"))
 
+    async def execution_state(self, type: type[S], /) -> S | None:
+        """Return what the job's runs have saved so far, as a value of this type; None if nothing is stored.
+
+        Raises:
+            JobNotFound: there is no such job, or it ended so long ago that it is no longer kept.
+            UndecodableState: what is stored is not of this type.
+        """
+        with Spanned("job.handle.execution_state", of_jobs([self.id])):
+            snapshot = self._found(await self._service.run(lambda store: store.load([self.id])))
+            return snapshot.execution_state(type)
+
+    def execution_state_sync(self, type: type[S], /) -> S | None:
+        """Block as `execution_state` waits."""
+        with Spanned("job.handle.execution_state", of_jobs([self.id])):
+            loaded = self._service.run_sync(lambda store: store.load([self.id]), "execution_state")
+            return self._found(loaded).execution_state(type)
+
+    async def explain(self) -> JobExplanation:
+        """Say why the job does not run; or since when it does, or how it ended.
+
+        Raises:
+            JobNotFound: there is no such job, or it ended so long ago that it is no longer kept.
+        """
+        return self._explained(await self._service.run(lambda store: explain(store, self.id)))
+
+    def explain_sync(self) -> JobExplanation:
+        """Block as `explain` waits."""
+        return self._explained(self._service.run_sync(lambda store: explain(store, self.id), "explain"))
+
     async def cancel(self) -> bool:
         """End the job as `cancelled`, unless it ended already. Does not wait for the end of a job that runs.
 
@@ -106,13 +148,14 @@ class JobHandle(Generic[R]):
             True if it is pending again; False if it had not ended, so that it will run anyway.
 
         Raises:
+            JobKeyHeld: a live job of its type has its key; that one is named, and nothing is changed.
             JobNotFound: there is no such job, or it ended so long ago that it is no longer kept.
         """
-        return self._retried(await self._service.run(lambda store: store.retry([self.id])))
+        return retried([self.id], await self._service.run(lambda store: store.retry([self.id])))[0]
 
     def retry_sync(self) -> bool:
         """Block as `retry` waits."""
-        return self._retried(self._service.run_sync(lambda store: store.retry([self.id]), "retry"))
+        return retried([self.id], self._service.run_sync(lambda store: store.retry([self.id]), "retry"))[0]
 
     def __repr__(self) -> str:
         return f"<JobHandle {self.id}>"
@@ -126,86 +169,19 @@ class JobHandle(Generic[R]):
         return snapshot
 
     def _found(self, loaded: list[JobSnapshot | None]) -> JobSnapshot:
-        if loaded[0] is None:
+        return found_all([self.id], loaded)[0]
+
+    def _explained(self, explanation: JobExplanation | None) -> JobExplanation:
+        if explanation is None:
             raise not_found(self.id)
-        return loaded[0]
-
-    def _retried(self, answers: Sequence[str]) -> bool:
-        if answers[0] == "unknown":
-            raise not_found(self.id)
-        return answers[0] == "retried"
+        return explanation
 
 
-class JobHandles(Sequence[JobHandle[R]]):
-    """Handles of many jobs, in the order in which they were spawned."""
+def service_of(handle: JobHandle[object]) -> Service:
+    """Return the service by which a handle asks."""
+    return handle._service  # pyright: ignore[reportPrivateUsage]
 
-    __slots__ = ("_members", "_service")
 
-    def __init__(self, service: Service, members: Sequence[tuple[JobId, Read[R]]]) -> None:
-        self._service = service
-        self._members = members
-
-    @overload
-    def __getitem__(self, index: int) -> JobHandle[R]: ...
-    @overload
-    def __getitem__(self, index: slice) -> JobHandles[R]: ...
-    def __getitem__(self, index: int | slice) -> JobHandle[R] | JobHandles[R]:
-        if isinstance(index, slice):
-            return JobHandles(self._service, self._members[index])
-        id, read = self._members[index]
-        return JobHandle(self._service, id, read, created=True)
-
-    def __len__(self) -> int:
-        return len(self._members)
-
-    async def results(self, *, timeout: timedelta) -> list[R]:
-        """Wait until all jobs ended, and return their results in order.
-
-        Raises:
-            JobErrored, JobCancelled: the first in order that ended otherwise than `completed`.
-            JobNotFinished: not all ended within `timeout`; they go on.
-            JobNotFound, UndecodableResult: as `JobHandle.result`.
-        """
-        return self._results_of(await wait_for_end(self._service, self._ids(), timeout))
-
-    def results_sync(self, *, timeout: timedelta) -> list[R]:
-        """Block as `results` waits."""
-        return self._results_of(wait_for_end_sync(self._service, self._ids(), timeout, "results"))
-
-    async def wait(self, *, timeout: timedelta) -> list[JobOutcome[R]]:
-        """Wait until all jobs ended, in whatever way, and return how, in order.
-
-        Raises:
-            JobNotFinished: not all ended within `timeout`; they go on.
-            JobNotFound, UndecodableResult: as `JobHandle.wait`.
-        """
-        return self._outcomes_of(await wait_for_end(self._service, self._ids(), timeout))
-
-    def wait_sync(self, *, timeout: timedelta) -> list[JobOutcome[R]]:
-        """Block as `wait` waits."""
-        return self._outcomes_of(wait_for_end_sync(self._service, self._ids(), timeout, "wait"))
-
-    async def cancel(self) -> list[bool]:
-        """End all jobs as `cancelled` that have not ended; the answers are in order, as those of `JobHandle.cancel`.
-
-        Raises:
-            JobNotFound: one of them does not exist; the others are cancelled even so.
-        """
-        ids = self._ids()
-        with Spanned("job.handle.cancel", of_jobs(ids)):
-            return cancelled(ids, await self._service.run(lambda store: store.cancel(ids)))
-
-    def cancel_sync(self) -> list[bool]:
-        """Block as `cancel` waits."""
-        ids = self._ids()
-        with Spanned("job.handle.cancel", of_jobs(ids)):
-            return cancelled(ids, self._service.run_sync(lambda store: store.cancel(ids), "cancel"))
-
-    def _ids(self) -> list[JobId]:
-        return [id for id, _ in self._members]
-
-    def _results_of(self, snapshots: list[JobSnapshot]) -> list[R]:
-        return [result_of(snapshot, read) for (_, read), snapshot in zip(self._members, snapshots, strict=True)]
-
-    def _outcomes_of(self, snapshots: list[JobSnapshot]) -> list[JobOutcome[R]]:
-        return [outcome_of(snapshot, read) for (_, read), snapshot in zip(self._members, snapshots, strict=True)]
+def read_of(handle: JobHandle[T]) -> Read[T]:
+    """Return what reads the stored result of the job."""
+    return handle._read  # pyright: ignore[reportPrivateUsage]

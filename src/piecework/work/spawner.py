@@ -14,7 +14,8 @@ from piecework.model.job import NewJob
 from piecework.store import joining, spawning
 from piecework.work.connections import AsyncConn, SyncConn
 from piecework.work.ending import Read
-from piecework.work.handle import JobHandle, JobHandles
+from piecework.work.handle import JobHandle
+from piecework.work.handles import JobHandles
 from piecework.work.placement import Placement, SpawnOptions, checked_id
 from piecework.work.registry import RegisteredJob
 from piecework.work.service import Service
@@ -222,7 +223,10 @@ def _handle(service: Service, spec: JobSpec[T], held: Mapping[int, JobId]) -> Jo
 
 
 def _handles(service: Service, batch: Sequence[JobSpec[T]], held: Mapping[int, JobId]) -> JobHandles[T]:
-    return JobHandles(service, [(held.get(position, spec.id), spec.read) for position, spec in enumerate(batch)])
+    return JobHandles(service, [
+        JobHandle(service, held.get(position, spec.id), spec.read, created=position not in held)
+        for position, spec in enumerate(batch)
+    ])  # fmt: skip
 
 
 def _batch(specs: Iterable[JobSpec[T]]) -> list[JobSpec[T]]:
