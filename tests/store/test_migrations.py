@@ -36,7 +36,9 @@ async def opened(dsn: str, *, migrate: bool) -> list[str]:
 
 def functions(scene: Scene) -> dict[object, object]:
     """The text of each installed function."""
-    rows = scene.rows("SELECT proname, prosrc FROM pg_proc WHERE pronamespace = 'piecework'::regnamespace AND proname <> 'check_guard'")
+    rows = scene.rows(
+        "SELECT proname, prosrc FROM pg_proc WHERE pronamespace = 'piecework'::regnamespace AND proname <> 'check_guard'"
+    )
     return {row["proname"]: row["prosrc"] for row in rows}
 
 

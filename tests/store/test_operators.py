@@ -115,7 +115,8 @@ async def test_a_retry_hints_at_the_lanes(scene: Scene) -> None:
     scene.sql.execute(f"LISTEN {scene.statements.channel}")
     await scene.store.retry(ids)
     scene.sql.execute(f"NOTIFY {scene.statements.channel}, 'last'")
-    assert [n.payload for n in scene.sql.notifies(timeout=5, stop_after=2)] == ['["default", "work", 0, [], false]', "last"]
+    heard = [n.payload for n in scene.sql.notifies(timeout=5, stop_after=2)]
+    assert heard == ['["default", "work", 0, [], false]', "last"]
 
 
 async def test_of_two_retries_one_brings_the_job_back(scene: Scene) -> None:

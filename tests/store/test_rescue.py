@@ -92,7 +92,8 @@ async def test_a_rescue_hints_at_the_lanes(scene: Scene) -> None:
     scene.sql.execute(f"LISTEN {scene.statements.channel}")
     scene.pulse.rescue(worker, 0, LEASE)
     scene.sql.execute(f"NOTIFY {scene.statements.channel}, 'last'")
-    assert [n.payload for n in scene.sql.notifies(timeout=5, stop_after=2)] == ['["default", "work", 0, [], false]', "last"]
+    heard = [n.payload for n in scene.sql.notifies(timeout=5, stop_after=2)]
+    assert heard == ['["default", "work", 0, [], false]', "last"]
 
 
 # who is left alone

@@ -124,7 +124,8 @@ async def test_two_schemas_do_not_hear_each_others_hints(pair: tuple[Scene, Scen
     one.sql.execute(f"LISTEN {one.statements.channel}")
     await other.spawn_many(1)
     await one.spawn_many(1, queue="mine")
-    assert [n.payload for n in one.sql.notifies(timeout=5, stop_after=1)] == [f'["mine", "work", 0, ["{sleeper}"], false]']
+    heard = [n.payload for n in one.sql.notifies(timeout=5, stop_after=1)]
+    assert heard == [f'["mine", "work", 0, ["{sleeper}"], false]']
 
 
 async def test_two_schemas_do_not_wait_for_each_others_migrations_and_leaves(pair: tuple[Scene, Scene]) -> None:

@@ -30,8 +30,8 @@ async def test_a_job_without_options_is_due_at_once_in_the_default_queue(scene: 
     assert row == {
         "id": UUID(id), "job_type": "work", "config": {"to": "ada", "n": [1, 2.5]}, "queue": "default", "priority": 0,
         "claimed_at": None, "worker_id": None, "claim_no": 0, "attempt": 1, "failures": 0, "crashes": 0,
-        "parked": False, "concurrency_key": None, "concurrency_limit": None, "key": None, "timeout": None, "tags": None, "metadata": None,
-        "trace_context": None,
+        "parked": False, "concurrency_key": None, "concurrency_limit": None, "key": None, "timeout": None, "tags": None,
+        "metadata": None, "trace_context": None,
     }  # fmt: skip
 
 
