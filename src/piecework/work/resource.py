@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Generic, TypeAlias, cast
 
@@ -157,7 +157,7 @@ class Resources:
             await asyncio.wait({self._opened})
             self._opened.result()
         except BaseException:
-            if self._workers == 1:
+            if self._workers == 1 and not self._opened.done():
                 self._held.cancel()
             await self.close()
             raise
@@ -191,16 +191,30 @@ class Resources:
             asyncio.get_running_loop().call_later(_HURRIED_CLOSE, self._held.cancel)
 
     async def _hold(self, opened: asyncio.Future[None], enough: asyncio.Event) -> None:
+        entered: list[AbstractAsyncContextManager[None]] = []
         try:
-            async with AsyncExitStack() as stack:
-                for resource in self._defined:
-                    await stack.enter_async_context(resource.opened())
-                opened.set_result(None)
-                await enough.wait()
-        except BaseException as error:
-            if opened.done():
-                raise
-            if isinstance(error, asyncio.CancelledError):
-                opened.cancel()
-            else:
-                opened.set_exception(error)
+            for resource in self._defined:
+                context = resource.opened()
+                await context.__aenter__()
+                entered.append(context)
+            opened.set_result(None)
+            await enough.wait()
+        except asyncio.CancelledError:
+            opened.cancel()
+            raise
+        except Exception as error:
+            opened.set_exception(error)
+        finally:
+            await _close_all(entered)
+
+
+async def _close_all(entered: list[AbstractAsyncContextManager[None]]) -> None:
+    """Close in reverse; none sees the errors of another."""
+    errors: list[Exception] = []
+    for context in reversed(entered):
+        try:
+            await context.__aexit__(None, None, None)
+        except Exception as error:
+            errors.append(error)
+    if errors:
+        raise errors[0] if len(errors) == 1 else ExceptionGroup("resources could not be closed", errors)
