@@ -1,4 +1,4 @@
-"""What a plain job costs the database: statements and WAL of its whole life. Features that are not used cost nothing."""
+"""What a plain job costs the database: statements and WAL of its life. Features that are not used cost nothing."""
 
 from __future__ import annotations
 

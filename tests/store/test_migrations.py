@@ -36,10 +36,8 @@ async def opened(dsn: str, *, migrate: bool) -> list[str]:
 
 def functions(scene: Scene) -> dict[object, object]:
     """The text of each installed function."""
-    rows = scene.rows(
-        "SELECT proname, prosrc FROM pg_proc WHERE pronamespace = 'piecework'::regnamespace AND proname <> 'check_guard'"
-    )
-    return {row["proname"]: row["prosrc"] for row in rows}
+    rows = scene.rows("SELECT proname, prosrc FROM pg_proc WHERE pronamespace = 'piecework'::regnamespace")
+    return {row["proname"]: row["prosrc"] for row in rows if row["proname"] != "check_guard"}
 
 
 # from nothing, and again

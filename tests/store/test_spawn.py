@@ -174,7 +174,6 @@ async def test_a_plain_job_may_be_spawned_above_read_committed_whatever_its_conf
         {"config": msgspec.Raw(b"{")},
         {"config": msgspec.Raw(b'{"n": 1e400000}')},
         {"config": msgspec.Raw(b"[" * 100_000 + b"]" * 100_000)},
-        {"config": msgspec.Raw(b"null")},
         {"priority": 40_000},
         {"run_at": 2**63},
         {"id": "no uuid"},
