@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from piecework.store.statements import sql_files
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -30,6 +32,14 @@ def test_a_wheel_carries_the_whole_package_its_types_and_its_licence(wheel: zipf
     assert ours <= set(wheel.namelist())
     assert "piecework/py.typed" in ours
     assert any(name.endswith("licenses/LICENSE") for name in wheel.namelist())
+
+
+def test_a_wheel_carries_the_numbered_files_of_the_migrations_and_functions(wheel: zipfile.ZipFile) -> None:
+    for folder in ("migrations", "functions"):
+        names = [name for name in wheel.namelist() if name.startswith(f"piecework/store/{folder}/")]
+        assert sorted(names) == [f"piecework/store/{folder}/{file.name}.sql" for file in sql_files(folder)]
+    first = wheel.read("piecework/store/migrations/0001_initial.sql").decode()
+    assert first == sql_files("migrations")[0].text
 
 
 def test_a_wheel_carries_nothing_but_the_package(wheel: zipfile.ZipFile) -> None:

@@ -16,7 +16,7 @@ if [ "$(id -u)" = 0 ]; then
 else
     home=$PWD/.cache/postgresql-15
 fi
-if [ -x "$home/bin/postgres" ]; then
+if [ -x "$home/bin/postgres" ] && { [ -x "$home/bin/psql" ] || command -v psql >/dev/null; }; then
     echo "$home/bin"
     exit
 fi
@@ -37,9 +37,9 @@ apt() {
     apt-get -q -o Dir::State::lists="$work/lists" -o Dir::Cache="$work/cache" -o APT::Sandbox::User="$(id -un)" "$@"
 }
 apt update >"$work/log" 2>&1 || { cat "$work/log" >&2; fail "the package lists cannot be fetched"; }
-# The server and those of its libraries that this machine lacks; without LLVM (it compiles slow queries) and Perl.
+# The server, psql and those of their libraries that this machine lacks; without LLVM (it compiles slow queries) and Perl.
 names=$(apt install --simulate --no-install-recommends postgresql-15 2>>"$work/log" |
-    sed -n 's/^Inst \([^ ]*\).*/\1/p' | grep -E '^(postgresql-15|lib.*)$' | grep -v -E '^lib(llvm|perl|.*-perl$)') ||
+    sed -n 's/^Inst \([^ ]*\).*/\1/p' | grep -E '^(postgresql-(client-)?15|lib.*)$' | grep -v -E '^lib(llvm|perl|.*-perl$)') ||
     fail "no package of that name is in the package lists"
 # shellcheck disable=SC2086
 (cd "$work/debs" && apt download $names) >>"$work/log" 2>&1 || { cat "$work/log" >&2; fail "its download failed"; }

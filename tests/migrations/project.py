@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -76,3 +77,11 @@ def lose_a_function(dsn: str) -> None:
     """Make the schema one of an older release."""
     with psycopg.connect(dsn) as conn:
         conn.execute("DROP FUNCTION piecework.look_1; DELETE FROM piecework.functions WHERE name = 'look_1'")
+
+
+def example(beginning: str) -> str:
+    """The example of docs/guide.md that begins so."""
+    guide = (Path(__file__).parent.parent.parent / "docs" / "guide.md").read_text()
+    (found,) = (block for block in re.findall(r"^```python\n(.*?)^```$", guide, re.DOTALL | re.MULTILINE)
+                if block.startswith(beginning))  # fmt: skip
+    return found

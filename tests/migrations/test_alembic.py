@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from migrations.project import Project, lose_a_function, psql, run_a_job, schemas
+from migrations.project import Project, example, lose_a_function, psql, run_a_job, schemas
 from psycopg.conninfo import conninfo_to_dict
 
 INI = """[alembic]
@@ -185,5 +185,15 @@ def test_another_schema_is_left_out_by_a_rule_of_ones_own(empty_dsn: str, tmp_pa
     project.python("-m", "alembic", "upgrade", "head")
     run_a_job(empty_dsn, "other")
     assert "No new upgrade operations detected" in project.python("-m", "alembic", "check")
+    project.python("-m", "alembic", "downgrade", "base")
+    assert schemas(empty_dsn) == ["public"]
+
+
+def test_the_revision_of_the_guide_works(empty_dsn: str, tmp_path: Path) -> None:
+    revision = example("from alembic import op\n")
+    files = {name: text for name, text in FILES.items() if "versions" not in name}
+    project = Project(tmp_path, files | {"alembic/versions/it.py": revision}, URL=url_of(empty_dsn, "psycopg"))
+    project.python("-m", "alembic", "upgrade", "head")
+    run_a_job(empty_dsn)
     project.python("-m", "alembic", "downgrade", "base")
     assert schemas(empty_dsn) == ["public"]

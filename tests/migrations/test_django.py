@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from migrations.project import Project, lose_a_function, psql, run_a_job, schemas
+from migrations.project import Project, example, lose_a_function, psql, run_a_job, schemas
 from psycopg.conninfo import conninfo_to_dict
 
 SETTINGS = """import os
@@ -56,7 +56,7 @@ FILES = {
     "shop/models.py": MODELS,
     "shop/migrations/__init__.py": "",
     "shop/migrations/0001_initial.py": INITIAL,
-    "shop/migrations/0002_piecework.py": MIGRATION.format(before="0001_initial", arguments=""),
+    "shop/migrations/0002_piecework.py": example("from django.db import migrations\n"),
     "shop/migrations/0003_piecework_again.py": MIGRATION.format(before="0002_piecework", arguments="keep=True"),
 }
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 import psycopg
+from psycopg_pool import ConnectionPool
 
 from piecework import (
     CurrentJob,
@@ -273,6 +274,8 @@ Reschedule.after(5)  # E a bare number is no duration
 Reschedule()  # E say when
 Jobs("postgresql://", "schema")  # E keywords only
 Jobs(5)  # E not a DSN
+Jobs(pool="postgresql://")  # E a DSN is no pool
+Jobs(pool=ConnectionPool("", open=False))  # E an asynchronous pool
 
 
 async def current(job: CurrentJob[Config]) -> None:

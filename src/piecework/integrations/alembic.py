@@ -15,10 +15,12 @@ A revision of yours makes them, and a further one brings them up to date after a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Literal, Protocol, TypeAlias
 
 from piecework.integrations.sql import migration_sql, removal_sql
 from piecework.store.migrating import is_ours
+
+ParentName: TypeAlias = Literal["schema_name", "table_name", "schema_qualified_table_name"]
 
 
 class _Impl(Protocol):
@@ -82,12 +84,13 @@ def downgrade(op: Operations, schema: str = "piecework") -> None:
 
 
 def include_name(
-    name: str | None, type_: str, parent_names: Mapping[str, str | None], schema: str = "piecework"
+    name: str | None, type_: str, parent_names: Mapping[ParentName, str | None], schema: str = "piecework"
 ) -> bool:
     """Leave piecework's tables out of `alembic revision --autogenerate` and `alembic check`: they are in no metadata.
 
     Needed with `include_schemas=True`, as `context.configure(…, include_name=include_name)`; without it Alembic looks
-    at the default schema alone. For another schema, or a rule of your own besides, call it from a function of yours.
+    at the default schema alone. For another schema write `functools.partial(include_name, schema="…")`; where you have
+    a rule of your own, call this from it.
 
     Args:
         name, type_, parent_names: as Alembic gives them.
