@@ -12,6 +12,8 @@ from uuid import UUID
 import msgspec
 import psycopg
 import pydantic
+from alembic import context, op
+from psycopg_pool import AsyncConnectionPool, AsyncNullConnectionPool
 
 from piecework import (
     CurrentJob,
@@ -33,6 +35,8 @@ from piecework import (
     RetrySettings,
     WorkerSettings,
 )
+from piecework.integrations import alembic as migrations
+from piecework.integrations.sql import migration_sql
 
 jobs = Jobs()
 SECONDS = timedelta(seconds=30)
@@ -391,3 +395,16 @@ def main_sync() -> None:
     with jobs:
         assert_type(resize.spawn_sync("a.png").wait_sync(timeout=SECONDS).result, None)
     jobs.run_worker(WorkerSettings(concurrency=4))
+
+
+def pools(rows: AsyncConnectionPool[psycopg.AsyncConnection[dict[str, int]]]) -> None:
+    Jobs(pool=AsyncConnectionPool("", open=False))
+    Jobs(pool=AsyncNullConnectionPool("", open=False), migrate=True)
+    Jobs(pool=rows)
+
+
+def upgrade() -> None:
+    migrations.upgrade(op)
+    migrations.downgrade(op, schema="other")
+    context.configure(include_name=migrations.include_name)
+    assert_type(migration_sql("other"), list[str])
