@@ -12,8 +12,13 @@ from uuid import UUID
 import msgspec
 import psycopg
 import pydantic
+import sqlmodel
 from alembic import context, op
-from psycopg_pool import AsyncConnectionPool, AsyncNullConnectionPool
+from psycopg_pool import AsyncConnectionPool, AsyncNullConnectionPool, ConnectionPool
+from sqlalchemy import Connection as SaConnection
+from sqlalchemy.ext.asyncio import AsyncConnection as SaAsyncConnection
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_scoped_session
+from sqlalchemy.orm import Session, scoped_session
 
 from piecework import (
     CurrentJob,
@@ -339,15 +344,60 @@ async def bulk(people: list[str]) -> None:
     assert_type(jobs.spawn_all_sync([resize.spec("a")]).results_sync(timeout=SECONDS), list[None])
 
 
-# Connections are told apart by type already; a spawn that joins one is refused when options() runs.
-async def joins(
+async def joins_psycopg(
     a: psycopg.AsyncConnection, b: psycopg.Connection, dicts: psycopg.AsyncConnection[dict[str, object]]
 ) -> None:
     assert_type(await send_email.options(conn=a).spawn("a"), JobHandle[str])
     await send_email.options(conn=dicts, delay=SECONDS).spawn("a")
     assert_type(send_email.options(conn=b).spawn_sync("a"), JobHandle[str])
-    await jobs.spawn_all([send_email.spec("a")], conn=a)
+    assert_type(await jobs.spawn_all([send_email.spec("a")], conn=a), JobHandles[str])
     jobs.spawn_all_sync([send_email.spec("a")], conn=b)
+    async with a.cursor() as cursor:
+        await send_email.options(conn=cursor).spawn("a")
+    with b.cursor() as blocking, b.cursor("named") as server:
+        send_email.options(conn=blocking).spawn_sync("a")
+        send_email.options(conn=server).spawn_sync("a")
+
+
+async def joins_pools(a: AsyncConnectionPool, b: ConnectionPool) -> None:
+    async with a.connection() as pooled:
+        await send_email.options(conn=pooled).spawn("a")
+    with b.connection() as conn:
+        send_email.options(conn=conn).spawn_sync("a")
+
+
+class Asyncpg:
+    """What asyncpg's connections have, which come without types."""
+
+    def is_in_transaction(self) -> bool:
+        return True
+
+    async def fetchval(self, query: str, *args: object, column: int = 0, timeout: float | None = None) -> Any:
+        return query
+
+
+async def joins_asyncpg(conn: Asyncpg) -> None:
+    assert_type(await send_email.options(conn=conn).spawn("a"), JobHandle[str])
+    await jobs.spawn_all([send_email.spec("a")], conn=conn)
+
+
+async def joins_sqlalchemy(
+    a: AsyncSession, b: async_scoped_session[AsyncSession], c: SaAsyncConnection, engine: AsyncEngine
+) -> None:
+    for session in (a, b):
+        assert_type(await send_email.options(conn=session).spawn("a"), JobHandle[str])
+    await jobs.spawn_all([send_email.spec("a")], conn=b)
+    await jobs.spawn_all([send_email.spec("a")], conn=c)
+    async with engine.begin() as conn:
+        assert_type(await send_email.options(conn=conn).spawn("a"), JobHandle[str])
+
+
+def joins_sqlalchemy_sync(a: Session, b: scoped_session[Session], c: SaConnection, d: sqlmodel.Session) -> None:
+    assert_type(send_email.options(conn=a).spawn_sync("a"), JobHandle[str])
+    send_email.options(conn=b).spawn_sync("a")
+    send_email.options(conn=c).spawn_sync("a")
+    send_email.options(conn=d).spawn_sync("a")
+    assert_type(jobs.spawn_all_sync([resize.spec("a")], conn=a), JobHandles[None])
 
 
 def untyped(conn: Any) -> None:  # an untyped driver keeps the handle typed

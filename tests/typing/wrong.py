@@ -8,6 +8,10 @@ from datetime import timedelta
 
 import psycopg
 from psycopg_pool import ConnectionPool
+from sqlalchemy import Connection as SaConnection
+from sqlalchemy.ext.asyncio import AsyncConnection as SaAsyncConnection
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session, scoped_session
 
 from piecework import (
     CurrentJob,
@@ -107,6 +111,32 @@ async def direct(job: CurrentJob) -> None:
     send.spawn("a")  # E forgotten await
     report(job, "a").upper().nope()  # E bytes
     print(n, m)
+
+
+class Asyncpg:
+    def is_in_transaction(self) -> bool:
+        return True
+
+    async def fetchval(self, query: str, *args: object) -> object:
+        return query
+
+
+async def joins_others(
+    session: Session, asy_session: AsyncSession, scoped: scoped_session[Session], alchemy: SaConnection,
+    asy_alchemy: SaAsyncConnection, pg: Asyncpg, cursor: psycopg.Cursor, asy_cursor: psycopg.AsyncCursor,
+) -> None:
+    await send.options(conn=session).spawn("a")  # E sync session in an async spawn
+    send.options(conn=asy_session).spawn_sync("a")  # E async session in a sync spawn
+    await send.options(conn=scoped).spawn("a")  # E scoped sync session in an async spawn
+    await send.options(conn=alchemy).spawn("a")  # E sync connection of SQLAlchemy in an async spawn
+    send.options(conn=asy_alchemy).spawn_sync("a")  # E async connection of SQLAlchemy in a sync spawn
+    send.options(conn=pg).spawn_sync("a")  # E asyncpg in a sync spawn
+    await send.options(conn=cursor).spawn("a")  # E sync cursor in an async spawn
+    send.options(conn=asy_cursor).spawn_sync("a")  # E async cursor in a sync spawn
+    await jobs.spawn_all([send.spec("a")], conn=session)  # E sync session in bulk
+    jobs.spawn_all_sync([send.spec("a")], conn=pg)  # E asyncpg in sync bulk
+    await send.options(conn=3).spawn("a")  # E a number is no connection
+    send.options(conn=session, delay=5).spawn_sync("a")  # E a bare number is no duration, with conn too
 
 
 async def joins(sync: psycopg.Connection, asy: psycopg.AsyncConnection) -> None:

@@ -36,11 +36,35 @@ class SyncCommit(Protocol):
         """Roll the open transaction back."""
 
 
+class AsyncCursorLike(Protocol):
+    """psycopg's `AsyncCursor`."""
+
+    @property
+    def connection(self) -> AsyncCommit:
+        """The connection it is on, which is what is joined."""
+        ...
+
+    async def fetchone(self) -> object:
+        """Answer the next row."""
+
+
+class CursorLike(Protocol):
+    """The cursors of psycopg, psycopg2 and pg8000."""
+
+    @property
+    def connection(self) -> SyncCommit:
+        """The connection it is on, which is what is joined."""
+        ...
+
+    def fetchone(self) -> object:
+        """Answer the next row."""
+
+
 class ConnProxy(Protocol):
     """A proxy that shows none of its methods in source: asyncpg's pool proxy, Django's `connection`."""
 
     def __getattr__(self, name: str, /) -> object: ...
 
 
-AsyncConn: TypeAlias = AsyncCommit | AsyncpgLike | ConnProxy
-SyncConn: TypeAlias = SyncCommit | ConnProxy
+AsyncConn: TypeAlias = AsyncCommit | AsyncpgLike | AsyncCursorLike | ConnProxy
+SyncConn: TypeAlias = SyncCommit | CursorLike | ConnProxy
