@@ -156,6 +156,10 @@ class Jobs(Definitions):
         """
         return JobHandle(self._service, checked_id(id, "jobs.handle(…)"), read_plain, created=False)
 
+    def handles(self, ids: Iterable[JobId], /) -> JobHandles[object]:
+        """Return handles of the jobs of these ids, in their order. Nothing is looked up."""
+        return JobHandles(self._service, [self.handle(id) for id in ids])
+
     async def find(self, id: JobId, /) -> JobSnapshot | None:
         """Return the job of this id as it is now, live or finished; None if there is none."""
         ids = [checked_id(id, "jobs.find(…)")]

@@ -16,6 +16,7 @@ from piecework.work.connections import AsyncConn, SyncConn
 from piecework.work.ending import Read
 from piecework.work.handle import JobHandle
 from piecework.work.handles import JobHandles
+from piecework.work.key_lookups import KeyLookups
 from piecework.work.placement import Placement, SpawnOptions, checked_id
 from piecework.work.registry import RegisteredJob
 from piecework.work.service import Service
@@ -47,12 +48,11 @@ class JobSpec(Generic[R]):
         return f"<JobSpec {self.job_type} {self.id}>"
 
 
-class JobSpawner(Generic[P, R]):
+class JobSpawner(KeyLookups[R], Generic[P, R]):
     """Creates jobs of one type. `P` are the parameters of the job, `R` is the type of its result."""
 
     def __init__(self, service: Service, job: RegisteredJob, placement: Placement) -> None:
-        self._service = service
-        self._job = job
+        super().__init__(service, job)
         self._placement = placement
 
     @property
@@ -135,9 +135,6 @@ class JobSpawner(Generic[P, R]):
     def handle(self, id: JobId) -> JobHandle[R]:
         """Return a typed handle of a job of this type that was spawned elsewhere. Nothing is looked up."""
         return JobHandle(self._service, checked_id(id, "handle(…)"), self._read, created=False)
-
-    def _read(self, stored: msgspec.Raw) -> R:
-        return cast("R", self._job.decode_result(stored))
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.job_type}>"
