@@ -211,10 +211,16 @@ class Resources:
 async def _close_all(entered: list[AbstractAsyncContextManager[None]]) -> None:
     """Close in reverse; none sees the errors of another."""
     errors: list[Exception] = []
+    cancelled: asyncio.CancelledError | None = None
     for context in reversed(entered):
         try:
-            await context.__aexit__(None, None, None)
+            async with asyncio.timeout(None if cancelled is None else _HURRIED_CLOSE):
+                await context.__aexit__(None, None, None)
+        except asyncio.CancelledError as error:
+            cancelled = error
         except Exception as error:
             errors.append(error)
+    if cancelled is not None:
+        raise cancelled
     if errors:
         raise errors[0] if len(errors) == 1 else ExceptionGroup("resources could not be closed", errors)
