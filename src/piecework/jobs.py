@@ -15,6 +15,7 @@ from piecework.base.threads import named
 from piecework.model.settings import WorkerSettings
 from piecework.model.snapshot import JobSnapshot
 from piecework.store.connections import AsyncPool
+from piecework.store.limiting import set_concurrency_limit
 from piecework.work import spawner
 from piecework.work.connections import AsyncConn, SyncConn
 from piecework.work.database import Database, DatabaseSettings
@@ -23,7 +24,7 @@ from piecework.work.ending import read_plain
 from piecework.work.handle import JobHandle
 from piecework.work.handles import JobHandles
 from piecework.work.own_loop import OwnLoop
-from piecework.work.placement import checked_id
+from piecework.work.placement import checked_id, checked_key_limit
 from piecework.work.service import Service
 from piecework.work.spawner import JobSpec
 
@@ -169,6 +170,27 @@ class Jobs(Definitions):
         """Block as `find` waits."""
         ids = [checked_id(id, "jobs.find_sync(…)")]
         return self._service.run_sync(lambda store: store.load(ids), "find")[0]
+
+    async def set_concurrency_limit(self, key: str, limit: int | None, /, *, queue: str = "") -> None:
+        """Say how many jobs of a concurrency key may run at once. It counts at once: what has room now starts.
+
+        Args:
+            key: the key; or with an asterisk at the end the beginning of keys. The key itself counts first, then the
+                longest beginning.
+            limit: 0 or more; None takes the word back. It counts before the limits that jobs bring along.
+            queue: only of this queue, which counts first; empty: of all queues.
+
+        Raises:
+            InvalidOptions: an argument is none of these.
+            NotOpen, DatabaseError: as `find`.
+        """
+        checked = checked_key_limit(key, limit, queue)
+        await self._service.run(lambda store: set_concurrency_limit(store, *checked))
+
+    def set_concurrency_limit_sync(self, key: str, limit: int | None, /, *, queue: str = "") -> None:
+        """Block as `set_concurrency_limit` waits."""
+        checked = checked_key_limit(key, limit, queue)
+        self._service.run_sync(lambda store: set_concurrency_limit(store, *checked), "set_concurrency_limit")
 
     @asynccontextmanager
     async def worker(self, settings: WorkerSettings = _DEFAULT_WORKER, /) -> AsyncGenerator[None]:

@@ -24,6 +24,7 @@ _COMMANDS = {
     "migrate": "piecework.cli.migrate",
     "status": "piecework.cli.status",
     "jobs": "piecework.cli.jobs",
+    "limits": "piecework.cli.limits",
     "doctor": "piecework.cli.doctor",
 }
 

@@ -177,3 +177,11 @@ def _checked_delay(value: object) -> int:
     if abs(value) > _LONGEST_DELAY:
         raise InvalidOptions(f"options(delay={value!r}) is more than a hundred years away")
     return value // _MICROSECOND
+
+
+def checked_key_limit(key: object, limit: object, queue: object) -> tuple[str, int | None, str]:
+    """Return what is to be said of a concurrency key; else raise `InvalidOptions`."""
+    where = "set_concurrency_limit(…)"
+    if limit is not None and (type(limit) is not int or not 0 <= limit < 2**31):
+        raise InvalidOptions(f"{where} takes a limit of 0 or more, or None to take it back, not {limit!r}")
+    return checked_name(key, where), limit, checked_name(queue, f"{where}: queue=") if queue != "" else ""
