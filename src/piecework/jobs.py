@@ -111,6 +111,15 @@ class Jobs(Definitions):
         finally:
             own_loop.stop()
 
+    @property
+    def dsn(self) -> str:
+        """The libpq connection string of the database: for connections of your own, to the embedded server as well.
+
+        Raises:
+            NotOpen: this Jobs is not open.
+        """
+        return self._service.store.dsn
+
     async def _open(self) -> None:
         if not self._in_use.acquire(blocking=False):
             raise AlreadyOpen("this Jobs is open already: open it once, around everything that uses it")
@@ -227,4 +236,9 @@ class Jobs(Definitions):
             raise ConfigurationError("jobs.worker() runs on the event loop that opened the Jobs: open it by "
                                      "`async with jobs, jobs.worker():`, not by `with jobs:` or on another loop")
         service = self._service
-        return Worker(service.store, service.registry, settings, service.resources, service.waiters.hint)
+        return Worker(service, settings, service.waiters.hint)
+
+
+def service_of(jobs: Jobs) -> Service:
+    """Return what the spawners and handles of a `Jobs` share."""
+    return jobs._service  # pyright: ignore[reportPrivateUsage]

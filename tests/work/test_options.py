@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from piecework import InvalidOptions, Jobs, NotBuiltYet
+from piecework import InvalidOptions, Jobs
 from piecework.model.job import NewJob
 
 jobs = Jobs()
@@ -107,9 +107,3 @@ def test_keys_are_taken_as_they_are() -> None:
     assert (new().key, new().concurrency_key, new().concurrency_limit) == (None, None, None)
     later = bare.options(concurrency_key="a", concurrency_limit=2).options(concurrency_limit=4).spec(1).new
     assert (later.concurrency_key, later.concurrency_limit) == ("a", 4)
-
-
-@pytest.mark.parametrize("name", ["conn"])
-def test_an_option_that_is_not_built_yet_is_refused_by_name(name: str) -> None:
-    with pytest.raises(NotBuiltYet, match=rf"options\({name}=…\) is not built yet"):
-        bare.options(**{name: "x"})  # type: ignore[call-overload]
