@@ -192,7 +192,7 @@ def test_an_sql_file_holds_one_statement() -> None:
 def test_every_sql_statement_is_called_and_every_call_has_its_statement() -> None:
     called: set[str] = set()
     for path in STORE.glob("*.py"):
-        called.update(re.findall(r"\b(?:sql|value|rows|_run|printed)\(\s*\"(\w+)\"", path.read_text()))
+        called.update(re.findall(r"\b(?:sql|value|rows|_run|printed|Request)\(\s*\"(\w+)\"", path.read_text()))
     assert called == {path.stem for path in sql_files("sql")}
 
 

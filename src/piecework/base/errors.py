@@ -14,6 +14,10 @@ PieceworkError
 ├── TransactionError              the caller's transaction cannot be joined, or cannot go on
 │   ├── NoTransaction             its connection is in autocommit mode, and no transaction is open
 │   └── WrongConnection           no connection that can be joined, or of the other kind: async, sync (a TypeError)
+├── ClaimLost                     the run's claim of its job is another's or nobody's: nothing it writes counts
+├── NotCommitted                  a run ended its job in a transaction that was never committed
+├── BatchOutcomeMismatch          what a batch returned has not exactly one outcome for each of its jobs
+├── ProbesSpent                   a failing batch was not searched far enough to know whether this job is to blame
 ├── JobError                      how a job ended, for whoever waits for it
 │   ├── JobErrored
 │   ├── JobCancelled
@@ -88,6 +92,25 @@ class NoTransaction(TransactionError):
 
 class WrongConnection(TransactionError, TypeError):
     """What was given is no connection that can be joined, or a blocking one in an awaited call, or the other way."""
+
+
+class ClaimLost(PieceworkError):
+    """The run's claim of its job is lost: its worker was given up for dead, and the job is another's or has ended.
+
+    What the run writes of the job changes nothing any more, and a transaction that was to complete it is not committed.
+    """
+
+
+class NotCommitted(PieceworkError):
+    """A run completed its job in a transaction, and that transaction was never committed: the attempt has failed."""
+
+
+class BatchOutcomeMismatch(PieceworkError):
+    """What a batch returned has not exactly one outcome for each of its jobs: their attempts have failed."""
+
+
+class ProbesSpent(PieceworkError):
+    """A batch fails, and its budget of probes was spent before it was known whether because of this job."""
 
 
 class JobError(PieceworkError):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-import threading
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import timedelta
 from typing import cast
 
+from piecework.base.latch import Latch
 from piecework.engine.capacity import Capacity
 from piecework.engine.completer import Completer
 from piecework.engine.facts import attempt_of, facts_of, failure_facts
@@ -17,16 +17,18 @@ from piecework.engine.held import Held, Stop
 from piecework.engine.stopping import Stopping
 from piecework.engine.threads import Threads
 from piecework.engine.tracing import Tracing
-from piecework.engine.verdicts import judge_end, judge_error
+from piecework.engine.verdicts import judge_end, judge_error, verified
 from piecework.model.job import ClaimedJob
 from piecework.model.settings import WorkerSettings
 from piecework.model.settlement import Settlement, cancelled, refused, released
 from piecework.store.settling import Answer
+from piecework.work.claim_run import ClaimRun
 from piecework.work.current_job import CurrentJob
-from piecework.work.registry import Registry
+from piecework.work.service import Service
 
 log = logging.getLogger("piecework.job")
 _STILL_RUNNING_PAUSE = timedelta(seconds=5)
+_UNSETTLED_FOR_LONG = 5.0
 
 
 class Executor:
@@ -37,13 +39,14 @@ class Executor:
     """
 
     def __init__(
-        self, registry: Registry, settings: WorkerSettings, completer: Completer, freed: Callable[[], None]
+        self, service: Service, settings: WorkerSettings, completer: Completer, freed: Callable[[], None]
     ) -> None:
         self.capacity = Capacity(settings)
-        self.shutdown = threading.Event()
+        self.shutdown = Latch()
         self.held: dict[str, Held] = {}
         self.tracing = Tracing()
-        self._registry = registry
+        self._service = service
+        self._registry = service.registry
         self._settings = settings
         self._completer = completer
         self._freed = freed
@@ -78,8 +81,8 @@ class Executor:
             if held is not None and held.stop is None:
                 self._start(held)
 
-    def answered(self, settlement: Settlement, answer: Answer) -> None:
-        """Give the capacity of a settled claim back, and say what is worth saying."""
+    def answered(self, settlement: Settlement, answer: Answer) -> Settlement:
+        """Give the capacity of a settled claim back, say what is worth saying, and return what stands in the end."""
         held = self.held.get(settlement.job.id)
         if held is not None and held.job.claim_no != settlement.job.claim_no:
             held = None
@@ -87,6 +90,14 @@ class Executor:
             del self.held[settlement.job.id]
             self._free(held)
         trace, worker_id = (None, "") if held is None else (held.trace, held.worker_id)
+        if settlement.sent is not None and answer == "landed before":
+            if settlement.surplus:
+                log.warning(
+                    "job %s (%s) %s after its completion was committed: that stays, and nothing else is stored",
+                    settlement.job.id, settlement.job.job_type, settlement.surplus,
+                    extra=facts_of(settlement.job, worker_id),
+                )  # fmt: skip
+            settlement = settlement.sent
         if self.tracing.on:
             self.tracing.settled(settlement, answer, trace, worker_id, self._completer.sent)
         if answer == "lost":
@@ -101,6 +112,7 @@ class Executor:
             self._report(settlement, worker_id)
         self.start_waiting()
         self._freed()
+        return settlement
 
     def release_waiting(self) -> None:
         """Hand back every claim whose run has not begun."""
@@ -158,7 +170,8 @@ class Executor:
         if settlement is not None:
             self._completer.put(held.worker_id, settlement)
             return
-        held.current = CurrentJob(job, self.shutdown)
+        open_run = functools.partial(ClaimRun, self._service, job, registered, held.worker_id, held.started)
+        held.current = CurrentJob(job, self.shutdown, open_run)
         held.trace = self.tracing.begin(job, held.worker_id) if self.tracing.on else None
         try:
             call = registered.prepare(held.current)
@@ -208,14 +221,25 @@ class Executor:
         if isinstance(error, asyncio.CancelledError) and held.stop == "drop":
             self._drop(held)
         elif isinstance(error, asyncio.CancelledError) and held.stop == "release":
-            self._settle(held, released(held.job))
+            self._settle(held, verified(held, released(held.job), value, error), error)
         else:
-            self._settle(held, judge_end(held, value, error, self._loop.time()))
+            self._settle(held, verified(held, judge_end(held, value, error, self._loop.time()), value, error), error)
 
-    def _settle(self, held: Held, settlement: Settlement) -> None:
+    def _settle(self, held: Held, settlement: Settlement, error: BaseException | None = None) -> None:
+        if settlement.sent is not None:
+            self._loop.call_later(_UNSETTLED_FOR_LONG, self._name_unsettled, held)
         if held.trace is not None:
-            self.tracing.ended(held.trace, settlement)
+            told = settlement if error is not None or settlement.sent is None else settlement.sent
+            self.tracing.ended(held.trace, told)
         self._completer.put(held.worker_id, settlement)
+
+    def _name_unsettled(self, held: Held) -> None:
+        if self.held.get(held.job.id) is held:
+            log.warning(
+                "job %s (%s) has returned, and the transaction in which it completed is still open, or the database is "
+                "away: its capacity stays taken until that is known",
+                held.job.id, held.job.job_type, extra=facts_of(held.job, held.worker_id),
+            )  # fmt: skip
 
     def _drop(self, held: Held) -> None:
         """Forget a claim that is another worker's now."""

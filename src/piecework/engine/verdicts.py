@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from datetime import timedelta
 
+import msgspec
+
+from piecework.base.errors import NotCommitted
 from piecework.engine.held import Held
 from piecework.engine.stopping import late
 from piecework.model.completion import Fail, Reschedule
 from piecework.model.settlement import Settlement, cancelled, completed, failed, failed_by_reason, rescheduled
+from piecework.work.current_job import sent_by
 
 
 def judge_end(held: Held, value: object, error: BaseException | None, now: float) -> Settlement:
@@ -30,12 +35,29 @@ def judge_error(held: Held, error: BaseException, now: float, *, ran: bool = Tru
     return failed(held.job, registered.retry, registered.fail_on, started, lasted, error, random.random())
 
 
+def verified(held: Held, settlement: Settlement, value: object, error: BaseException | None) -> Settlement:
+    """Return a settlement of a run that may have ended its job in a transaction. It is written in any case: the answer
+    tells whether that transaction was committed, is open still, or never will be."""
+    sent = None if held.current is None else sent_by(held.current)
+    if sent is None:
+        return settlement
+    surplus = ""
+    if error is not None and not (held.stop is not None and isinstance(error, asyncio.CancelledError)):
+        surplus = f"raised {error!r:.200}"
+    elif value is not None and not (isinstance(value, Reschedule) and sent.move == "reschedule"):
+        surplus = f"returned {value!r:.200}"
+    return msgspec.structs.replace(settlement, sent=sent, surplus=surplus)
+
+
 def _judge_value(held: Held, value: object, now: float) -> Settlement:
     assert held.started is not None
     if isinstance(value, Reschedule):
         return rescheduled(held.job, held.started, value)
     if isinstance(value, Fail):
         return failed_by_reason(held.job, held.started, value)
+    if held.current is not None and sent_by(held.current) is not None:
+        return judge_error(held, NotCommitted("the transaction in which the run completed its job was never committed: "
+                                              "commit it before the function returns"), now)
     try:
         return completed(held.job, held.started, held.registered.encode_result(value))
     except Exception as error:

@@ -27,9 +27,7 @@ from piecework.model.settlement import Settlement
 from piecework.store.link import DatabaseHealth, Link
 from piecework.store.liveness import Pulse
 from piecework.store.settling import Answer
-from piecework.store.store import Store
-from piecework.work.registry import Registry
-from piecework.work.resource import Resources
+from piecework.work.service import Service
 
 log = logging.getLogger("piecework.worker")
 _SETTLE_GRACE = 10.0
@@ -43,31 +41,29 @@ class Worker:
     """Claims jobs of the registered types and runs them. `async with worker:` starts it and, at the end, drains it.
 
     Args:
-        store: an open store; the worker opens connections of its own to the same place.
-        registry: what it can run; job types that are added later are claimed as well.
+        service: open. The worker opens connections of its own to the same place, runs the job types of the registry,
+            also those that are added later, and opens the resources before its first claim.
         settings: how much, of which queues, and how it proves that it lives.
-        resources: opened before the first claim, closed after the last run.
         on_settled: called on the loop with the ids of jobs whose settles were answered.
     """
 
     def __init__(
         self,
-        store: Store,
-        registry: Registry,
+        service: Service,
         settings: WorkerSettings,
-        resources: Resources,
         on_settled: Callable[[Sequence[str]], None] = lambda ids: None,
     ) -> None:
+        store, registry = service.store, service.registry
         self._registry = registry
         self._settings = settings
-        self._resources = resources
+        self._resources = service.resources
         self._loop = asyncio.get_running_loop()
         health = DatabaseHealth(store.dsn)
         lease = settings.liveness.lease.total_seconds()
         self._links = [Link(store.dsn, store.statements, health, lease, store.revive) for _ in range(3)]
         claims, settles, listens = self._links
         self._completer = Completer(settles, self._answered, on_settled, self._unparked)
-        self._executor = Executor(registry, settings, self._completer, self._freed)
+        self._executor = Executor(service, settings, self._completer, self._freed)
         self._claimer = Claimer(claims, registry, settings, self._executor, self._beat_now)
         self._listener = Listener(
             listens, lambda: self.worker_id, self._claimer.hint, self._claimer.hint_to_another, self._executor.cancel,
@@ -241,12 +237,12 @@ class Worker:
         return later
 
     def _answered(self, settlement: Settlement, answer: Answer) -> None:
-        self._executor.answered(settlement, answer)
+        stands = self._executor.answered(settlement, answer)
         self._heartbeat.counters.lost_settles += answer == "lost"
-        if answer == "landed" and settlement.delay is not None:
-            job = settlement.job
+        if answer != "lost" and stands.delay is not None:
+            job = stands.job
             lane = Lane(job.queue, job.job_type, job.priority, job.concurrency_key is not None)
-            self._claimer.expect(lane, settlement.delay.total_seconds())
+            self._claimer.expect(lane, stands.delay.total_seconds())
 
     def _unparked(self, lane: Lane) -> None:
         self._claimer.hint(lane)

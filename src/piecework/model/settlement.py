@@ -42,6 +42,10 @@ class Settlement(msgspec.Struct, frozen=True, gc=False):
     """A failed attempt after which there is another."""
     level: int = logging.NOTSET
     """The logging level to report a failed attempt with; NOTSET where nothing failed."""
+    sent: Settlement | None = None
+    """How the run itself ended its job in a transaction. If that was committed it stands, and this changes nothing."""
+    surplus: str = ""
+    """What the run did besides `sent`, in words, where it should have done nothing."""
 
 
 def completed(job: ClaimedJob, started: float, result: msgspec.Raw | None) -> Settlement:

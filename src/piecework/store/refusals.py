@@ -23,7 +23,6 @@ _DRIVERS = ("psycopg", "asyncpg", "psycopg2", "pg8000", "sqlalchemy", "django")
 _ROLL_BACK = "Roll your transaction back, or back to a savepoint"
 
 
-
 @contextmanager
 def translated() -> Generator[None]:
     """Raise what a driver raises in this block as an error of piecework's, with the driver's as its cause."""
@@ -43,18 +42,13 @@ def _meaning(error: Exception) -> PieceworkError:
     if source is None:
         return _without_state(error)
     message, detail = _said(source)
-    match state[:2]:
-        case "23" if state == "23505":
-            return JobAlreadyExists(f"{exists_already(detail or message)}. {_ROLL_BACK}")
-        case "22" | "54":
-            return InvalidConfig(f"PostgreSQL refuses a value of the job: {message}; {detail or state}. {_ROLL_BACK}")
-        case "23" if state == "23502":
-            return InvalidConfig(f"PostgreSQL refuses a value of the job: {message}; {detail or state}. {_ROLL_BACK}")
-        case "08" | "57" if state != "57014":
-            return DatabaseUnreachable(f"the connection broke: {message} ({state}). Nothing of its transaction lasts, "
-                                       "unless it was committing: begin anew on another connection")
-        case _:
-            return _by_state(state, message)
+    if state == "23505":
+        return JobAlreadyExists(f"{exists_already(detail or message)}. {_ROLL_BACK}")
+    if state == "23502" or state.startswith(("22", "54")):
+        return InvalidConfig(f"PostgreSQL refuses a value of the job: {message}; {detail or state}. {_ROLL_BACK}")
+    if state.startswith(("08", "57P")):
+        return DatabaseUnreachable(f"the connection is lost: {message} ({state}). Begin anew on another connection")
+    return _by_state(state, message)
 
 
 def _by_state(state: str, message: str) -> PieceworkError:
@@ -99,6 +93,11 @@ def _without_state(error: Exception) -> PieceworkError:
     if lost or any(isinstance(each, OSError) for each in chain):
         return DatabaseUnreachable(f"the connection is lost: {message}. Begin anew on another connection")
     return TransactionError(f"the connection refuses the statement: {message}")
+
+
+def state_of(error: BaseException) -> str:
+    """Return the SQLSTATE of an error, or of what it wraps; an empty text where there is none."""
+    return _with_state(error)[1]
 
 
 def _with_state(error: BaseException) -> tuple[BaseException | None, str]:

@@ -65,7 +65,7 @@ async def settle(
     ages = (
         "{" + ",".join(["null" if s.started is None else str(int((now - s.started) * 1e6)) for s in settlements]) + "}"
     )
-    details = [_detail(s) for s in settlements]
+    details = [detail_of(s) for s in settlements]
     text = None if not any(details) else _encode(details).decode()
     params = worker_id, ids, claim_nos, moves, ages, text
     try:
@@ -96,7 +96,8 @@ async def _send(
     return answered or [], [Lane(*lane, keyed=True) for lane in lanes or ()]
 
 
-def _detail(settlement: Settlement) -> _Detail | None:
+def detail_of(settlement: Settlement) -> msgspec.Struct | None:
+    """Return what the database is told of a settlement besides its move, in JSON; None for a plain completion."""
     if settlement.move == "complete" and settlement.result is None:
         return None
     detail = _Detail(settlement.attempt, settlement.failures, settlement.crashes, error=settlement.error)

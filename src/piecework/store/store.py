@@ -10,13 +10,15 @@ from uuid import UUID
 import msgspec
 import psycopg
 
-from piecework.base.errors import DatabaseUnreachable, InvalidConfig, JobAlreadyExists
+from piecework.base.errors import DatabaseError, DatabaseUnreachable, InvalidConfig, JobAlreadyExists
 from piecework.base.ids import JobId
 from piecework.model.job import NewJob
 from piecework.model.snapshot import JobSnapshot
 from piecework.store import migrating, reading, spawning
 from piecework.store.connection import LIMIT_ERRORS, AsyncConnection, complete_dsn, translated
 from piecework.store.connections import AsyncPool, Connections, NoneFree, PooledConnections
+from piecework.store.lending import Lending
+from piecework.store.run_writes import Request
 from piecework.store.statements import Statements
 
 CancelAnswer: TypeAlias = Literal["cancelled", "requested", "finished", "unknown"]
@@ -65,6 +67,8 @@ class Store:
         self._most = max_connections
         self._pool = pool
         self._connections: Connections | PooledConnections | None = None
+        self.lending = Lending(self.dsn, self.statements.sql("pin_completing"), max_connections, revive)
+        """Lends connections to runs, also where there is a pool."""
 
     async def open(self, *, migrate: bool) -> list[str]:
         """Check the connection and bring the schema up to date, or with `migrate=False` only check it.
@@ -93,6 +97,7 @@ class Store:
 
     async def close(self) -> None:
         """Close the connections. Calling it again does nothing."""
+        await self.lending.close()
         if self._connections is not None:
             connections, self._connections = self._connections, None
             await connections.close()
@@ -203,6 +208,30 @@ class Store:
     async def _bring_back(self, ids: Sequence[JobId], since: datetime) -> dict[JobId, RetryAnswer]:
         rows = await self.rows("retry_jobs", list(ids), since)
         return {UUID(str(id)): "retried" if holder is None else KeyHeld(UUID(str(holder))) for id, holder in rows}
+
+    async def write(self, request: Request) -> str | None:
+        """Write what a run asks to, in a transaction of its own, and return what the database answers.
+
+        Raises:
+            DatabaseError: an open transaction holds the job, or a value is refused.
+            DatabaseUnreachable, PermissionDenied, MigrationsNeeded
+        """
+
+        async def send(conn: AsyncConnection) -> str | None:
+            try:
+                row = await (await conn.execute(self.statements.sql(request.statement), [request.payload])).fetchone()
+            except psycopg.errors.LockNotAvailable as error:
+                raise DatabaseError(
+                    f"{request.statement}: an open transaction holds the job, or writes the same of it. If that is "
+                    "this run's own, a completing block for one, write with its connection: conn=…"
+                ) from error
+            except (psycopg.DataError, *LIMIT_ERRORS) as error:
+                raise DatabaseError(
+                    f"{request.statement}: PostgreSQL refuses a value: {error.diag.message_primary or error}"
+                ) from error
+            return None if row is None or row[0] is None else str(row[0])
+
+        return await self._call(send)
 
     async def rows(self, statement: str, *params: object) -> list[tuple[object, ...]]:
         """Run the statement of `sql/<statement>.sql` and return its rows."""
