@@ -249,7 +249,7 @@ async def test_a_pool_that_lends_nothing_is_an_error_that_says_so(
     add = adding(jobs)
     async with jobs:
         async with pool.connection():
-            with pytest.raises(DatabaseUnreachable, match="the pool has lent no connection .* held while"):
+            with pytest.raises(DatabaseUnreachable, match=r"the pool has lent no connection .* held while"):
                 await add.spawn(1, 1)
         await add.spawn(1, 1)
         await pool.close()
@@ -274,7 +274,7 @@ def test_the_pool_goes_before_the_environment(dsn: str, monkeypatch: pytest.Monk
 
 def test_another_kind_of_pool_is_refused(dsn: str) -> None:
     for other in (ConnectionPool(dsn, open=False), dsn, object()):
-        with pytest.raises(ConfigurationError, match="takes a psycopg_pool.AsyncConnectionPool"):
+        with pytest.raises(ConfigurationError, match=r"takes a psycopg_pool\.AsyncConnectionPool"):
             Jobs(pool=other)  # type: ignore[arg-type]
 
 

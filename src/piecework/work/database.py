@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, closing
 from dataclasses import dataclass
 
@@ -73,19 +73,13 @@ class Database:
         """
         pool = settings.pool
         async with AsyncExitStack() as below:
-            revive = None
-            if pool is not None:
+            if pool is None:
+                dsn, revive = await _named(settings.dsn, below)
+            else:
                 if pool.closed:
                     await open_pool(pool)
                     below.push_async_callback(pool.close)
-                dsn = await conninfo_of(pool)
-            else:
-                dsn = settings.dsn
-                if dsn is None:
-                    dsn = os.environ.get(DSN_VARIABLE) or None
-                if dsn is None:
-                    server = below.enter_context(closing(await _lease()))
-                    dsn, revive = server.dsn, server.ensure
+                dsn, revive = await conninfo_of(pool), None
             store = Store(
                 dsn, schema=settings.schema, max_connections=settings.max_connections, revive=revive, pool=pool
             )  # fmt: skip
@@ -96,6 +90,16 @@ class Database:
         """Close the connections, then a pool that this opened, and give the embedded server back."""
         async with self._below:
             await self.store.close()
+
+
+async def _named(dsn: str | None, below: AsyncExitStack) -> tuple[str, Callable[[], object] | None]:
+    """Return the DSN, and what brings its server back, if that is for us to do."""
+    if dsn is None:
+        dsn = os.environ.get(DSN_VARIABLE) or None
+    if dsn is not None:
+        return dsn, None
+    server = below.enter_context(closing(await _lease()))
+    return server.dsn, server.ensure
 
 
 async def _lease() -> EmbeddedServer:
