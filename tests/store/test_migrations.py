@@ -221,7 +221,7 @@ async def test_a_role_that_may_only_use_the_tables_can_do_all_that_work_needs(se
         async with Scene.open(as_role) as scene:
             worker, jobs = await scene.running(3)
             scene.pulse.add_partitions()
-            assert scene.pulse.beat(worker, draining=False, job_types=[]) == ([], False, [])
+            assert scene.pulse.beat(worker, draining=False, job_types=[]) == ([], [])
             assert await scene.settle(worker, completed(jobs[0], NOW, None)) == ["landed"]
             assert len(scene.pulse.rescue(worker, 1, 1.0) or []) == 2
             assert scene.pulse.do_duties(worker) == ["partitions"]

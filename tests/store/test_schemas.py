@@ -44,7 +44,7 @@ async def a_day_of_work(scene: Scene) -> None:
         Settlement(jobs[3], "fail", None, attempt=1, failures=1, error=error),
     )  # fmt: skip
     assert answers == ["landed"] * 4
-    assert scene.pulse.beat(worker, draining=True, job_types=["work"]) == ([], False, [])
+    assert scene.pulse.beat(worker, draining=True, job_types=["work"]) == ([], [])
     [seen] = await list_workers(scene.store)
     assert (str(seen.id), seen.lease, seen.draining, seen.running, seen.idle) == (
         worker, timedelta(seconds=18), True, 1, True,

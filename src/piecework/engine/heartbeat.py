@@ -52,6 +52,8 @@ class Heartbeat:
         self.sent = float("-inf")
         """When the last answered beat was sent, monotonic seconds: the lease counts from here."""
         self.draining = False
+        self.keyed = False
+        """Set when jobs with concurrency keys have ended here: then the sweep of the keys is due more often."""
         self.counters = Counters()
         self._pulse = pulse
         self._settings = settings
@@ -156,12 +158,12 @@ class Heartbeat:
         known = {worker_id: (beat_no, lease) for worker_id, beat_no, lease in beat.others}
         for dead in self._observer.observe(now, beat.others):
             self._rescue(dead, *known[dead])
-        self._do_duties(now, beat.keyed)
+        self._do_duties(now)
 
-    def _do_duties(self, now: float, keyed: bool) -> None:
-        if now < self._next_duties and not (keyed and now >= self._last_duties + _KEYED_DUTIES_EVERY):
+    def _do_duties(self, now: float) -> None:
+        if now < self._next_duties and not (self.keyed and now >= self._last_duties + _KEYED_DUTIES_EVERY):
             return
-        self._last_duties = now
+        self.keyed, self._last_duties = False, now
         self._next_duties = now + _DUTIES_EVERY * random.uniform(1 - _JITTER, 1 + _JITTER)
         self._pulse.do_duties(self.worker_id)
 

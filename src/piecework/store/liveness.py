@@ -53,8 +53,6 @@ class Beat(NamedTuple):
 
     others: list[tuple[str, int, float]]
     """Id, beat number and lease (seconds) of every other worker."""
-    keyed: bool
-    """Whether concurrency keys are in use: then their sweep is due more often."""
     requests: list[tuple[str, int]]
     """Id and claim number of the jobs in this worker's hands that are to be cancelled."""
 
@@ -104,11 +102,11 @@ class Pulse:
             None when this worker has no row any more: it was given up for dead, and what it holds is another's.
         """
         counts = None if counters is None else msgspec.json.encode(counters).decode()
-        beat_no, others, requests, keyed = self._run("beat", worker_id, draining, list(job_types), counts)[0]
+        beat_no, others, requests = self._run("beat", worker_id, draining, list(job_types), counts)[0]
         if beat_no is None:
             return None
         found = [] if requests is None else _decode_requests(str(requests))
-        return Beat(_decode_others(str(others)), bool(keyed), found)
+        return Beat(_decode_others(str(others)), found)
 
     def rescue(self, dead: str, beat_no: int, lease: float) -> list[tuple[str, str]] | None:
         """Take back what a dead worker holds.

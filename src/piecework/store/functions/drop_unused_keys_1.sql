@@ -1,5 +1,6 @@
 -- Delete the rows of concurrency keys that no job holds or waits for. The caller has locked them.
 -- params:  $1 queues text[], $2 keys text[]
+-- returns: void
 CREATE OR REPLACE FUNCTION /*schema.*/drop_unused_keys_1(p_queues text[], p_keys text[]) RETURNS void
 LANGUAGE plpgsql
 SET search_path = /*schema*/, pg_temp

@@ -1,6 +1,7 @@
 -- Lock the rows of concurrency keys, in the one order in which everybody takes them (invariant D). Those of keys that are not
 -- in use do not exist.
 -- params:  $1 queues text[], $2 keys text[]
+-- returns: void
 CREATE OR REPLACE FUNCTION /*schema.*/lock_keys_1(p_queues text[], p_keys text[]) RETURNS void
 LANGUAGE plpgsql
 SET search_path = /*schema*/, pg_temp
