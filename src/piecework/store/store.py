@@ -79,6 +79,7 @@ class Store:
         Raises:
             DatabaseUnreachable, DatabaseError, PermissionDenied, MigrationsNeeded, SchemaTooNew
         """
+        connections: Connections | PooledConnections
         if self._pool is None:
             connections = Connections(self.dsn, self.statements.sql("pin_session"), self._most, self.revive)
         else:

@@ -7,5 +7,7 @@ from piecework.testing.faults import Direction as Direction
 from piecework.testing.faults import Moment as Moment
 from piecework.testing.faults import Trap as Trap
 from piecework.testing.proxy import FaultProxy as FaultProxy
+from piecework.testing.recorded_job import RecordedJob as RecordedJob
+from piecework.testing.recorded_job import current_job as current_job
 
-__all__ = ["Connection", "Direction", "FaultProxy", "Moment", "Trap"]
+__all__ = ["Connection", "Direction", "FaultProxy", "Moment", "RecordedJob", "Trap", "current_job"]

@@ -57,6 +57,8 @@ class Write(NamedTuple):
     """How the write ends the claim, if it does."""
     state: msgspec.Raw | None = None
     """The execution state that it saves, if it does."""
+    result: object = None
+    """The result that it ends the claim with, if it does."""
 
 
 class RunContext(ABC):
@@ -132,7 +134,7 @@ class RunContext(ABC):
         else:
             ends = rescheduled(self.job, self._started, reschedule)
         request = run_writes.completions(self._worker_id, [ends], time.monotonic())
-        return Write(verb, reschedule, request, ends=ends)
+        return Write(verb, reschedule, request, ends=ends, result=result)
 
     async def write(self, write: Write, conn: object = None) -> None:
         """Send a write, in the transaction that is open on `conn`, or in one of its own; and take note that it landed.
