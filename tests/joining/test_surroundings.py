@@ -19,6 +19,7 @@ from support.databases import Server
 TEXT = "ü é 日本 \U0001f600 ' \" \\ % %s :name ?"
 
 
+@pytest.mark.postgres(15)  # the other tests are on the newest
 @pytest.mark.parametrize(
     "name",
     ["50% %s %%", ":name::text \\:x", "Upper \"q\" 'a' \"", "ünï \U0001f600", ";-- /*schema*/ $1 $a$ \\ ? E'"],
