@@ -6,7 +6,7 @@ Run it: python examples/fan_out_and_wait.py
 import asyncio
 from datetime import timedelta
 
-from piecework import CurrentJob, JobId, JobNotFinished, Jobs, Reschedule
+from piecework import CurrentJob, JobId, JobNotFinished, Jobs, Reschedule, new_id
 
 jobs = Jobs()
 PATIENCE = timedelta(seconds=60)
@@ -28,22 +28,20 @@ async def add_up(parts: list[JobId]) -> list[int] | Reschedule:
 
 
 @jobs.job
-async def survey(job: CurrentJob, pages: list[str]) -> JobId:
-    """Spawn a job for each page, and the one that adds up: all of them when this job completes, or none."""
+async def survey(job: CurrentJob, pages: list[str], total_id: JobId) -> None:
+    """Spawn a job for each page, and the one that adds up: all of them if this job completes, else none."""
     parts = [count_words.spec(page) for page in pages]
-    total = add_up.spec([part.id for part in parts])
+    total = add_up.options(id=total_id).spec([part.id for part in parts])
     async with job.completing() as conn:
         await jobs.spawn_all([*parts, total], conn=conn)
-        await job.set_result(total.id, conn=conn)
-    return total.id
 
 
 async def main() -> None:
     pages = ["once upon a time", "there was", "a queue that held every job"]
     async with jobs, jobs.worker():
-        surveyed = await survey.spawn(pages)
-        total = add_up.handle(await surveyed.result(timeout=PATIENCE))
-        print("words per page:", await total.result(timeout=PATIENCE))
+        total_id = new_id()
+        await (await survey.spawn(pages, total_id)).result(timeout=PATIENCE)
+        print("words per page:", await add_up.handle(total_id).result(timeout=PATIENCE))
 
         # Where the spawner itself can wait, no second job is needed: results come in the order of the specs.
         handles = await jobs.spawn_all(count_words.spec(page) for page in pages)
