@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 
-from piecework.model.job import ClaimedJob
+from piecework.engine.held import Held
 from piecework.model.settings import WorkerSettings
 
 _SHORT_RUN = 0.05
@@ -26,9 +26,9 @@ class Capacity:
         self._mean_run: float | None = None
         self.held = 0
         self.started = 0
-        """Jobs whose run has begun and whose settle has not landed."""
-        self.waiting: deque[ClaimedJob] = deque()
-        """Claimed and not begun, in order."""
+        """Jobs whose run has begun and whose settle has not landed. A batch counts as one."""
+        self.waiting: deque[Held] = deque()
+        """Claimed and not begun, in order; jobs that are to run in a batch as that."""
 
     @property
     def window(self) -> int:
@@ -38,7 +38,7 @@ class Capacity:
 
     @property
     def room(self) -> int:
-        """How many more jobs may be claimed."""
+        """How many more jobs, or batches of them, may be claimed."""
         return max(self.window - self.held, 0)
 
     @property
@@ -52,11 +52,11 @@ class Capacity:
         return max(self._threads - self._held_in_threads, 0)
 
     def room_of(self, job_type: str, limit: int) -> int:
-        """How many more jobs of a type with a limit of its own may be claimed."""
+        """How many more jobs, or batches, of a type with a limit of its own may be claimed."""
         return max(limit - self._held[job_type], 0)
 
     def reserve(self, job_type: str, *, in_thread: bool) -> None:
-        """Count a job that was claimed, under the present name of its type."""
+        """Count a job that was claimed, or a batch, under the present name of its type."""
         self.held += 1
         self._held[job_type] += 1
         self._held_in_threads += in_thread

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import logging
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import timedelta
 from typing import cast
 
 from piecework.base.latch import Latch
+from piecework.engine import reports
+from piecework.engine.batches import Batches
 from piecework.engine.capacity import Capacity
 from piecework.engine.completer import Completer
-from piecework.engine.facts import attempt_of, facts_of, failure_facts
-from piecework.engine.held import Held, Stop
+from piecework.engine.held import Held, HeldBatch, Stop
 from piecework.engine.stopping import Stopping
 from piecework.engine.threads import Threads
 from piecework.engine.tracing import Tracing
@@ -26,7 +26,6 @@ from piecework.work.claim_run import ClaimRun
 from piecework.work.current_job import CurrentJob
 from piecework.work.service import Service
 
-log = logging.getLogger("piecework.job")
 _STILL_RUNNING_PAUSE = timedelta(seconds=5)
 _UNSETTLED_FOR_LONG = 5.0
 
@@ -51,12 +50,14 @@ class Executor:
         self._completer = completer
         self._freed = freed
         self._threads = Threads(settings.threads)
+        self._batches = Batches(self, service.store.lending, service.statements)
         self._stopping = Stopping(lambda held: self._ended(held, None, asyncio.CancelledError()))
         self._loop = asyncio.get_running_loop()
 
     def take(self, jobs: Sequence[ClaimedJob], worker_id: str) -> None:
         """Take claimed jobs in their order; those that do not fit the concurrency wait here."""
         self.tracing.refresh()
+        batched: list[Held] = []
         for job in jobs:
             registered = self._registry.get(job.job_type)
             assert registered is not None, "only registered job types are claimed"
@@ -69,17 +70,25 @@ class Executor:
                 self._drop(earlier)  # its settle has landed, or was lost with the claim: only the answer is not here
             held = Held(job, registered, worker_id)
             self.held[job.id] = held
-            self.capacity.reserve(registered.job_type, in_thread=held.in_thread)
-            self.capacity.waiting.append(job)
+            if registered.batching is None:
+                self._reserve(held)
+            else:
+                batched.append(held)
+        for batch in self._batches.form(batched) if batched else ():
+            self._reserve(batch)
         self.start_waiting()
+
+    def _reserve(self, unit: Held) -> None:
+        self.capacity.reserve(unit.registered.job_type, in_thread=unit.in_thread)
+        self.capacity.waiting.append(unit)
 
     def start_waiting(self) -> None:
         """Begin the runs of waiting jobs as far as the concurrency allows."""
         capacity = self.capacity
         while capacity.waiting and capacity.may_start and not self.shutdown.is_set():
-            held = self.held.get(capacity.waiting.popleft().id)
-            if held is not None and held.stop is None:
-                self._start(held)
+            unit = capacity.waiting.popleft()
+            if unit.stop is None and (not isinstance(unit, HeldBatch) or self._batches.may_begin(unit)):
+                self._start(unit)
 
     def answered(self, settlement: Settlement, answer: Answer) -> Settlement:
         """Give the capacity of a settled claim back, say what is worth saying, and return what stands in the end."""
@@ -92,35 +101,27 @@ class Executor:
         trace, worker_id = (None, "") if held is None else (held.trace, held.worker_id)
         if settlement.sent is not None and answer == "landed before":
             if settlement.surplus:
-                log.warning(
-                    "job %s (%s) %s after its completion was committed: that stays, and nothing else is stored",
-                    settlement.job.id, settlement.job.job_type, settlement.surplus,
-                    extra=facts_of(settlement.job, worker_id),
-                )  # fmt: skip
+                reports.surplus(settlement, worker_id)
             settlement = settlement.sent
         if self.tracing.on:
             self.tracing.settled(settlement, answer, trace, worker_id, self._completer.sent)
         if answer == "lost":
-            log.warning(
-                "job %s (%s): its claim %d was lost, its end (%s) changed nothing",
-                settlement.job.id, settlement.job.job_type, settlement.job.claim_no, settlement.move,
-                extra=facts_of(settlement.job, worker_id),
-            )  # fmt: skip
+            reports.lost(settlement, worker_id)
         elif settlement.error is not None and trace is not None:
-            trace.context.run(self._report, settlement, worker_id)
+            trace.context.run(reports.failed, settlement, worker_id)
         elif settlement.error is not None:
-            self._report(settlement, worker_id)
+            reports.failed(settlement, worker_id)
         self.start_waiting()
         self._freed()
         return settlement
 
     def release_waiting(self) -> None:
         """Hand back every claim whose run has not begun."""
-        waiting, self.capacity.waiting = list(self.capacity.waiting), type(self.capacity.waiting)()
-        for job in waiting:
-            held = self.held[job.id]
+        waiting = [*self.capacity.waiting, *self._batches.take_aside()]
+        self.capacity.waiting.clear()
+        for held in (claim for unit in waiting for claim in unit.claims):
             held.stop = "release"
-            self._completer.put(held.worker_id, released(job))
+            self._completer.put(held.worker_id, released(held.job))
 
     def release(self, job: ClaimedJob, worker_id: str) -> None:
         """Hand back a claim that this worker does not know."""
@@ -128,14 +129,17 @@ class Executor:
 
     def stop_runs(self, what: Stop) -> None:
         """Stop what runs: `async def` jobs are cancelled, `def` jobs go on until their function returns."""
-        for held in list(self.held.values()):
-            if held.task is not None:
-                self._stopping.stop(held, what)
+        for unit in {held.batch or held: None for held in self.held.values()}:
+            if unit.task is not None:
+                self._stopping.stop(unit, what)
             if what == "drop":
+                unit.stop = what
+        if what == "drop":
+            for held in list(self.held.values()):
                 held.stop = what
                 if held.started is None:
                     self._drop(held)
-        if what == "drop":
+            self._batches.take_aside()
             self.capacity.waiting.clear()
 
     def cancel(self, claims: Sequence[tuple[str, int]]) -> None:
@@ -146,11 +150,15 @@ class Executor:
                 continue
             if held.started is None:
                 held.stop = "cancel"
-                self.capacity.waiting.remove(held.job)
+                if held.batch is None:
+                    self.capacity.waiting.remove(held)
+                else:
+                    self._batches.leave(held)
                 self._completer.put(held.worker_id, cancelled(held.job, None))
             elif held.running:
-                log.info("job %s (%s) is to be cancelled", held.job.id, held.job.job_type, extra=facts_of(held.job))
-                self._stopping.stop(held, "cancel")
+                reports.to_be_cancelled(held.job)
+                if held.batch is None or self._batches.cancel(held):
+                    self._stopping.stop(held.batch or held, "cancel")
 
     @property
     def running(self) -> list[Held]:
@@ -162,32 +170,40 @@ class Executor:
         self._threads.close()
         self._stopping.close()
 
-    def _start(self, held: Held) -> None:
-        job, registered = held.job, held.registered
+    def _start(self, unit: Held) -> None:
         self.capacity.started += 1
+        unit.started = self._loop.time()
+        call = self._batches.prepare(unit) if isinstance(unit, HeldBatch) else self.prepare(unit)
+        if call is None:
+            return
+        unit.running = True
+        if unit.registered.timeout is not None:
+            self._stopping.limit(unit, unit.registered.timeout)
+        context = None if unit.trace is None else unit.trace.context
+        if unit.in_thread:
+            self._threads.submit(unit.task_name, call, functools.partial(self._from_thread, unit), context)
+        else:
+            run = cast("Callable[[], Coroutine[object, object, object]]", call)
+            unit.task = self._loop.create_task(self._run(unit, run), name=unit.task_name, context=context)
+
+    def prepare(self, held: Held) -> Callable[[], object] | None:
+        """Make a claim ready to run, and return its call; None if it may not run, or its config cannot be read."""
+        job, registered = held.job, held.registered
         held.started = self._loop.time()
         settlement = refused(job, registered.retry, self._settings.max_crashes)
         if settlement is not None:
             self._completer.put(held.worker_id, settlement)
-            return
+            return None
         open_run = functools.partial(ClaimRun, self._service, job, registered, held.worker_id, held.started)
         held.current = CurrentJob(job, self.shutdown, open_run)
         held.trace = self.tracing.begin(job, held.worker_id) if self.tracing.on else None
         try:
             call = registered.prepare(held.current)
         except Exception as error:
-            self._settle(held, judge_error(held, error, self._loop.time(), ran=False))
-            return
+            self.settle(held, judge_error(held, error, self._loop.time(), ran=False))
+            return None
         held.running = True
-        if registered.timeout is not None:
-            self._stopping.limit(held, registered.timeout)
-        name = f"job-{job.job_type}-{job.id}"
-        context = None if held.trace is None else held.trace.context
-        if held.in_thread:
-            self._threads.submit(name, call, functools.partial(self._from_thread, held), context)
-        else:
-            run = cast("Callable[[], Coroutine[object, object, object]]", call)
-            held.task = self._loop.create_task(self._run(held, run), name=name, context=context)
+        return call
 
     async def _run(self, held: Held, call: Callable[[], Coroutine[object, object, object]]) -> None:
         try:
@@ -205,10 +221,7 @@ class Executor:
         try:
             self._loop.call_soon_threadsafe(self._ended, held, value, error)
         except RuntimeError:
-            log.warning(
-                "job %s (%s) ended after its worker had closed: it will run again",
-                held.job.id, held.job.job_type, extra=facts_of(held.job, held.worker_id),
-            )  # fmt: skip
+            reports.left_behind(held.job, held.worker_id)
 
     def _ended(self, held: Held, value: object, error: BaseException | None) -> None:
         assert held.started is not None
@@ -218,14 +231,22 @@ class Executor:
         self.capacity.lasted(self._loop.time() - held.started)
         if self.shutdown.is_set():
             self._freed()
+        if isinstance(held, HeldBatch):
+            self._batches.conclude(held, value, error)
+        else:
+            self.conclude(held, value, error)
+
+    def conclude(self, held: Held, value: object, error: BaseException | None) -> None:
+        """Settle a claim as what its run returned or raised says, unless it is another worker's by now."""
         if isinstance(error, asyncio.CancelledError) and held.stop == "drop":
             self._drop(held)
         elif isinstance(error, asyncio.CancelledError) and held.stop == "release":
-            self._settle(held, verified(held, released(held.job), value, error), error)
+            self.settle(held, verified(held, released(held.job), value, error), error)
         else:
-            self._settle(held, verified(held, judge_end(held, value, error, self._loop.time()), value, error), error)
+            self.settle(held, verified(held, judge_end(held, value, error, self._loop.time()), value, error), error)
 
-    def _settle(self, held: Held, settlement: Settlement, error: BaseException | None = None) -> None:
+    def settle(self, held: Held, settlement: Settlement, error: BaseException | None = None) -> None:
+        """Hand the end of a run to the completer."""
         if settlement.sent is not None:
             self._loop.call_later(_UNSETTLED_FOR_LONG, self._name_unsettled, held)
         if held.trace is not None:
@@ -235,11 +256,7 @@ class Executor:
 
     def _name_unsettled(self, held: Held) -> None:
         if self.held.get(held.job.id) is held:
-            log.warning(
-                "job %s (%s) has returned, and the transaction in which it completed is still open, or the database is "
-                "away: its capacity stays taken until that is known",
-                held.job.id, held.job.job_type, extra=facts_of(held.job, held.worker_id),
-            )  # fmt: skip
+            reports.unsettled(held.job, held.worker_id)
 
     def _drop(self, held: Held) -> None:
         """Forget a claim that is another worker's now."""
@@ -251,16 +268,10 @@ class Executor:
             self.tracing.ended(held.trace, None)
 
     def _free(self, held: Held) -> None:
-        started = held.started is not None
-        self.capacity.free(held.registered.job_type, in_thread=held.in_thread, started=started)
-
-    def _report(self, settlement: Settlement, worker_id: str) -> None:
-        job, error = settlement.job, settlement.error
-        assert error is not None
-        delay = settlement.delay or timedelta(0)
-        after = f"again in {delay.total_seconds():.1f} s" if settlement.will_retry else "no attempt is left"
-        log.log(
-            settlement.level, "job %s (%s) failed in attempt %d: %s: %s; %s",
-            job.id, job.job_type, attempt_of(settlement), error.type, error.message, after,
-            extra=failure_facts(settlement, worker_id),
-        )  # fmt: skip
+        unit = held.batch or held
+        if isinstance(unit, HeldBatch):
+            unit.left -= 1
+            if unit.left > 0:
+                return
+            self._batches.freed(unit)
+        self.capacity.free(unit.registered.job_type, in_thread=unit.in_thread, started=unit.started is not None)

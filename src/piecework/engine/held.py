@@ -1,8 +1,9 @@
-"""A claim in the hands of a worker."""
+"""A claim in the hands of a worker, and claims that run together."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
 from piecework.engine.deadlines import Deadline
@@ -20,7 +21,7 @@ class Held:
     """A claim, from its landing until its settle landed."""
 
     __slots__ = (
-        "current", "deadline", "in_thread", "job", "registered", "running", "started", "stop", "task", "trace",
+        "batch", "current", "deadline", "in_thread", "job", "registered", "running", "started", "stop", "task", "trace",
         "worker_id",
     )  # fmt: skip
 
@@ -38,3 +39,41 @@ class Held:
         self.task: asyncio.Task[None] | None = None
         self.deadline: Deadline[Held] | None = None
         """Of its timeout, and when it was stopped, of our patience."""
+        self.batch: HeldBatch | None = None
+        """Which it runs in."""
+
+    @property
+    def claims(self) -> Sequence[Held]:
+        """The claims that run as this one."""
+        return (self,)
+
+    @property
+    def task_name(self) -> str:
+        """The name of the task or thread that runs it."""
+        return f"job-{self.job.job_type}-{self.job.id}"
+
+
+class HeldBatch(Held):
+    """Claims that run together: one unit of capacity, one task, one deadline. It stands for them where these count."""
+
+    __slots__ = ("items", "left")
+
+    def __init__(self, items: list[Held]) -> None:
+        first = items[0]
+        super().__init__(first.job, first.registered, first.worker_id)
+        self.items = items
+        """Those that are to run, or do."""
+        self.left = len(items)
+        """How many of them hold the capacity: their settles have not landed."""
+        for item in items:
+            item.batch = self
+
+    @property
+    def claims(self) -> Sequence[Held]:
+        """The claims that run as this one."""
+        return self.items
+
+    @property
+    def task_name(self) -> str:
+        """The name of the task that runs it."""
+        return f"job-batch-{self.job.job_type}-{len(self.items)}"

@@ -42,8 +42,9 @@ class Stopping:
         if held.stop is None:
             held.stop = why
             if why in ("cancel", "timeout"):
-                assert held.current is not None
-                request_cancel(held.current)
+                for claim in held.claims:
+                    assert claim.current is not None
+                    request_cancel(claim.current)
                 self._expect(held, PATIENCE)
             else:
                 self.ended(held)

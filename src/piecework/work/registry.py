@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import msgspec
 
 from piecework.base.errors import ConfigTooLarge, RegistrationError, UndecodableConfig
 from piecework.base.serialization import encode
+from piecework.work.batch import CurrentBatch
 from piecework.work.current_job import CurrentJob
 from piecework.work.job_settings import CheckedSettings
 from piecework.work.placement import checked_name
@@ -19,6 +21,13 @@ from piecework.work.templates import MakeKey
 
 _log = logging.getLogger(__name__)
 _RESIDENT_KEY = "resident"
+
+
+class Batching(NamedTuple):
+    """How the jobs of a type run together."""
+
+    max_size: int
+    run: Callable[[CurrentBatch], Coroutine[object, object, object]]
 
 
 class RegisteredJob(ABC):
@@ -33,13 +42,18 @@ class RegisteredJob(ABC):
     """
 
     __slots__ = (
-        "_warned", "aliases", "fail_on", "function", "inherits_state", "is_async", "job_type", "make_concurrency_key",
-        "make_key", "max_concurrent_per_process", "place", "placement", "resident", "retry", "strict", "timeout",
+        "_warned", "aliases", "batching", "fail_on", "function", "inherits_state", "is_async", "job_type",
+        "make_concurrency_key", "make_key", "max_concurrent_per_process", "place", "placement", "resident", "retry",
+        "strict", "timeout",
     )  # fmt: skip
 
     make_key: MakeKey | None
     """From a decoded config to the key of its job; None where the type has no keys."""
     make_concurrency_key: MakeKey | None
+    max_concurrent_per_process: int | None
+    """Counted in batches, where there are."""
+    batching: Batching | None
+    """None where each job runs for itself."""
 
     def __init__(self, job_type: str, function: str, place: str, *, is_async: bool, settings: CheckedSettings) -> None:
         self.job_type = job_type
@@ -57,6 +71,7 @@ class RegisteredJob(ABC):
         self.strict = settings.strict
         self.make_key = (lambda config: _RESIDENT_KEY) if settings.resident else None
         self.make_concurrency_key = None
+        self.batching = None
         self._warned: set[str] = set()
 
     @abstractmethod
@@ -80,7 +95,8 @@ class RegisteredJob(ABC):
     def prepare(self, job: CurrentJob) -> Callable[[], object]:
         """Decode the stored config, set `job.config`, and return the run as a call without arguments.
 
-        If the job type `is_async`, the call answers a coroutine. Stored fields that are not known are skipped, with one
+        If the job type `is_async`, the call answers a coroutine. Of a batched job type it is not called: its jobs are
+        run by `batching`. Stored fields that are not known are skipped, with one
         WARNING per field in this process, unless the job type is `strict`.
 
         Raises:
