@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import msgspec
+import psycopg
 import pytest
 from engine.app import App, settings
 from engine.helpers import SOON, WorkerProcess, until, value
@@ -112,6 +113,23 @@ async def test_s9_a_spawn_for_later_says_when_and_one_that_fails_says_why(jobs: 
     refused = seen.all("job.spawn")[-1]
     assert refused.status.status_code is StatusCode.ERROR
     assert facts(refused)["error.type"] == "piecework.JobAlreadyExists"
+
+
+async def test_a_spawn_in_the_callers_transaction_and_one_with_a_concurrency_key_are_traced_as_well(
+    jobs: Jobs, dsn: str, seen: Seen
+) -> None:
+    @jobs.job
+    async def ordinary() -> None: ...
+
+    async with await psycopg.AsyncConnection.connect(dsn) as conn:
+        joined = await ordinary.options(conn=conn).spawn()
+    keyed = await ordinary.options(concurrency_key="one").spawn()
+    async with jobs.worker():
+        for handle in (joined, keyed):
+            await handle.result(timeout=SOON)
+    for handle in (joined, keyed):
+        run = seen.one("job.run", job_id=str(handle.id))
+        assert parent(run) == itself(seen.one("job.spawn", id=str(handle.id))).span_id
 
 
 async def test_s10_s14_a_failed_attempt_says_what_failed_how_loudly_and_when_it_runs_again(
@@ -320,6 +338,17 @@ async def test_an_empty_poll_leaves_no_span_and_a_failed_one_does(seen: Seen) ->
     with pytest.raises(ConnectionError):
         await tracing.poll("w", 10, fails())
     assert facts(seen.one("job.poll_jobs"))["error.type"] == "ConnectionError"
+
+
+def test_a_run_ends_once(seen: Seen, caplog: pytest.LogCaptureFixture) -> None:
+    tracing = Tracing()
+    tracing.refresh()
+    run = tracing.begin(claimed(), "w")
+    assert run is not None
+    tracing.ended(run, completed(claimed(), 0.0, None))
+    tracing.ended(run, None)
+    assert facts(seen.one("job.run"))["conclusion"] == "complete"
+    assert caplog.records == []
 
 
 def test_a_settle_that_was_lost_says_so(seen: Seen) -> None:

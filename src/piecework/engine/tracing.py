@@ -43,11 +43,12 @@ _NEW_TRACE_AFTER = timedelta(hours=1) // timedelta(microseconds=1)
 class RunTrace:
     """What is told of one run."""
 
-    __slots__ = ("began", "context", "job", "span")
+    __slots__ = ("began", "context", "job", "over", "span")
 
     def __init__(self, job: ClaimedJob, context: contextvars.Context, span: Span | None) -> None:
         self.job = job
         self.began = time.monotonic()
+        self.over = False
         self.context = context
         """In which the function runs: its span is current there."""
         self.span = span
@@ -88,12 +89,15 @@ class Tracing:
     @guarded
     def ended(self, run: RunTrace, settlement: Settlement | None) -> None:
         """End the span of a run as its settlement says; without one its claim was another's already."""
+        if run.over:  # it had ended, and then its claim was dropped
+            return
+        run.over = True
         conclusion = _conclusion(settlement)
         if self._measured is not None:
             took = labels(run.job.job_type, run.job.queue, conclusion=conclusion)
             self._measured.duration.record(time.monotonic() - run.began, took)
         span = run.span
-        if span is None or not span.is_recording():
+        if span is None:
             return
         span.set_attribute("conclusion", conclusion)
         if settlement is not None and settlement.error is not None:
