@@ -119,14 +119,8 @@ class Store:
             DatabaseUnreachable, PermissionDenied, MigrationsNeeded
         """
         payload = spawning.payload(jobs)
-        sent = 0
 
         async def insert(conn: AsyncConnection) -> dict[int, UUID]:
-            nonlocal sent
-            sent += 1
-            # What landed may have run and ended meanwhile: then it would not be met, but run a second time.
-            if sent > 1 and (landed := await self._landed(jobs)) is not None:
-                return landed
             try:
                 row = await (await conn.execute(self.statements.sql("spawn"), [payload])).fetchone()
             except psycopg.errors.UniqueViolation as error:
@@ -136,13 +130,22 @@ class Store:
                     f"PostgreSQL refuses a value of the job: {error.diag.message_primary}; "
                     f"{error.diag.message_detail or error.sqlstate}. Nothing was spawned"
                 ) from None
-
             return spawning.holders(None if row is None else row[0])
 
         try:
-            return await self._call(insert)
+            return await self._once(insert)
+        except NoneFree:
+            raise
+        except DatabaseUnreachable:
+            pass
+        # What landed may have run and ended meanwhile: then it would not be met, but run a second time. Or the first
+        # sending is still under way, and is met.
+        if (landed := await self._landed(jobs)) is not None:
+            return landed
+        try:
+            return await self._once(insert)
         except JobAlreadyExists:
-            if sent < 2 or (landed := await self._landed(jobs)) is None:
+            if (landed := await self._landed(jobs)) is None:
                 raise
             return landed
 
@@ -254,16 +257,23 @@ class Store:
 
     async def _try(self, call: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         """Run `call` on a connection; once more on a fresh one when the first was found dead or broke."""
+        try:
+            return await self._once(call)
+        except DatabaseUnreachable as error:
+            if isinstance(error, NoneFree):
+                raise
+        return await self._once(call)
+
+    async def _once(self, call: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         connections = self._connections
         assert connections is not None, "the store is not open"
-        for last in (False, True):
-            try:
-                async with connections.take() as conn:
-                    with translated(self.dsn):
-                        return await call(conn)
-            except DatabaseUnreachable as error:
-                if last or isinstance(error, NoneFree):
-                    raise
-                await connections.forget_idle()
-        raise AssertionError("unreachable")
+        try:
+            async with connections.take() as conn:
+                with translated(self.dsn):
+                    return await call(conn)
+        except NoneFree:
+            raise
+        except DatabaseUnreachable:
+            await connections.forget_idle()
+            raise
 
