@@ -24,11 +24,11 @@ from piecework import (
     JobNotFinished,
     JobNotFound,
     Jobs,
-    NotBuiltYet,
     NotOpen,
     Reschedule,
     RetrySettings,
     UndecodableResult,
+    WrongConnection,
     new_id,
 )
 
@@ -256,7 +256,7 @@ async def test_bulk_refuses_what_cannot_be_meant(app: App) -> None:
     for specs, says in cases:
         with pytest.raises(InvalidOptions, match=says):
             await app.jobs.spawn_all(specs)
-    with pytest.raises(NotBuiltYet, match=r"spawn_all\(conn=…\) is not built yet"):
+    with pytest.raises(WrongConnection, match="is no connection that piecework knows"):
         await app.jobs.spawn_all([spec], conn=object())  # type: ignore[arg-type]
     assert await app.jobs.find(spec.id) is None
 
