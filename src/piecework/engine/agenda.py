@@ -23,6 +23,12 @@ class Agenda:
         self._later: dict[Lane, float] = {}
         self._pause = self._vain = _FIRST_LOOK
         self.next_look = 0.0
+        self._asked = False
+
+    def look_begins(self) -> None:
+        """Note that a look is under way. What is hinted at from now on counts beside its answer, which may be older."""
+        self.due.clear()
+        self._asked = False
 
     def promote(self, now: float) -> None:
         """Move the lanes whose time has come to the due ones."""
@@ -49,6 +55,8 @@ class Agenda:
             self._vain = _FIRST_LOOK
             self.next_look = now + (longest if calm else min(self._pause, longest))
             self._pause = min(self._pause * 2, longest)
+        if self._asked:  # while it was under way
+            self.next_look = 0.0
 
     def drained(self, lanes: Iterable[Lane], now: float, *, in_vain: bool) -> None:
         """Strike off lanes that gave less than was asked of them; when none is left, look again soon.
@@ -73,6 +81,7 @@ class Agenda:
     def look_now(self) -> None:
         """Make the next look due: after a reconnect, a new job type, a declaration."""
         self.next_look = 0.0
+        self._asked = True
 
     def next_event(self) -> float:
         """Return when to wake up if no hint comes."""

@@ -165,8 +165,7 @@ class Claimer:
                 self._executor.release(job, self.worker_id)
 
     async def _look(self) -> None:
-        # What is hinted at while the look is under way counts beside its answer, which may be older.
-        self._agenda.due.clear()
+        self._agenda.look_begins()
         held = len(self._executor.held)
         look = await claiming.look(self._link, self.worker_id, self._settings.queues, self._registry.job_types)
         hinted = self._agenda.due

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from piecework.base.errors import DatabaseError
 from piecework.model.lanes import Lane
 from piecework.store.link import Link
-from piecework.store.listening import CancelHint, hints
+from piecework.store.listening import CancelHint, LookHint, hints
 
 _OTHERS_LOOK_AFTER = (0.1, 0.3)
 
@@ -26,7 +26,8 @@ class Listener:
         hint: called with each lane that has to be looked at.
         hint_to_another: called a little later when others were named.
         cancel: called with the ids and claim numbers of jobs of this worker that are to be cancelled.
-        listening: called with True when hints come, with False when they do not; some may have gone by.
+        listening: called with True when hints come, with False when they do not; some may have gone by. Again with True
+            when the time was turned, so that every lane has to be looked at.
         probe_every: seconds between two questions whether the connection still stands.
     """
 
@@ -58,6 +59,8 @@ class Listener:
                     if isinstance(hint, CancelHint):
                         if hint.worker == self._worker_id():
                             self._cancel(hint.cancel)
+                    elif isinstance(hint, LookHint):
+                        self._listening(True)
                     elif not hint.targets or self._worker_id() in hint.targets:
                         self._hint(hint.lane)
                     else:

@@ -29,6 +29,11 @@ class CancelHint(msgspec.Struct, gc=False):
     """Their ids, and the numbers of the claims that are meant."""
 
 
+class LookHint(NamedTuple):
+    """The time was turned: jobs of any lane may be due."""
+
+
+_LOOK = '"look"'
 _decode_lane = msgspec.json.Decoder(_Payload).decode
 _decode_cancel = msgspec.json.Decoder(CancelHint).decode
 
@@ -43,7 +48,7 @@ class Hint(NamedTuple):
 
 async def hints(
     link: Link, listening: Callable[[], None], probe_every: float
-) -> AsyncGenerator[Hint | CancelHint, None]:
+) -> AsyncGenerator[Hint | CancelHint | LookHint, None]:
     """Yield what the database hints at, from the moment the LISTEN is answered until the connection breaks.
 
     Args:
@@ -77,8 +82,10 @@ async def hints(
         await link.drop()
 
 
-def _read(payload: str) -> Hint | CancelHint:
+def _read(payload: str) -> Hint | CancelHint | LookHint:
     if payload.startswith("{"):
         return _decode_cancel(payload)
+    if payload == _LOOK:
+        return LookHint()
     lane = _decode_lane(payload)
     return Hint(Lane(lane.queue, lane.job_type, lane.priority, lane.keyed), lane.targets)

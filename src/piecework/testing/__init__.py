@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from piecework.testing.clock import ManualClock as ManualClock
 from piecework.testing.connection import Connection as Connection
 from piecework.testing.faults import Direction as Direction
 from piecework.testing.faults import Moment as Moment
@@ -10,4 +11,4 @@ from piecework.testing.proxy import FaultProxy as FaultProxy
 from piecework.testing.recorded_job import RecordedJob as RecordedJob
 from piecework.testing.recorded_job import current_job as current_job
 
-__all__ = ["Connection", "Direction", "FaultProxy", "Moment", "RecordedJob", "Trap", "current_job"]
+__all__ = ["Connection", "Direction", "FaultProxy", "ManualClock", "Moment", "RecordedJob", "Trap", "current_job"]

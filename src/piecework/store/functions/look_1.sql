@@ -3,7 +3,7 @@
 -- params:  $1 worker uuid, $2 queues text[], $3 job_types text[]
 -- returns: text: JSON array of
 --          lanes: null or array of [queue, job_type, priority, whether of jobs with a concurrency key, microseconds until its
---          first job is due (0 or less: due)],
+--          first job is due (0 or less: due; while a manual clock is set, none but these)],
 --          xmin (every transaction before it had ended before this look), jobs owned
 CREATE OR REPLACE FUNCTION /*schema.*/look_1(p_worker uuid, p_queues text[], p_job_types text[]) RETURNS text
 LANGUAGE plpgsql
@@ -16,7 +16,8 @@ SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
     v_xmin bigint;
-    v_now timestamptz := coalesce((SELECT c.now FROM clock c WHERE c.one), clock_timestamp());
+    v_manual timestamptz := (SELECT c.now FROM clock c WHERE c.one);
+    v_now timestamptz := coalesce(v_manual, clock_timestamp());
     v_lanes json;
     v_owned bigint;
 BEGIN
@@ -58,7 +59,9 @@ BEGIN
                line.queue, line.job_type, line.priority, line.keyed,
                (date_part('epoch', line.run_at - v_now) * 1000000)::bigint))
     INTO v_lanes
-    FROM (SELECT *, false AS keyed FROM line UNION ALL SELECT *, true FROM keyed_line) AS line;
+    FROM (SELECT *, false AS keyed FROM line UNION ALL SELECT *, true FROM keyed_line) AS line
+    -- A clock that stands still makes nothing due: whoever turns it has all workers look.
+    WHERE v_manual IS NULL OR line.run_at <= v_now;
     SELECT count(*) INTO v_owned FROM jobs j WHERE j.worker_id = p_worker;
     RETURN json_build_array(v_lanes, v_xmin, v_owned)::text;
 END
