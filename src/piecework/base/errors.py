@@ -4,7 +4,7 @@ PieceworkError
 ├── ConfigurationError            a setting, a DSN or an environment variable is wrong
 │   └── NotBuiltYet               a documented option that this version does not have
 ├── RegistrationError             a job function that cannot be a job, or a job type registered twice
-├── NotOpen                       a Jobs was used before `async with jobs:` or `with jobs:`
+├── NotOpen                       a Jobs was used before `async with jobs:`, or a resource without a worker
 ├── AlreadyOpen                   a Jobs was opened a second time while it was open
 ├── SpawnError                    nothing was spawned
 │   ├── InvalidConfig             the arguments do not fit the job, or cannot be serialized (a TypeError)
@@ -55,7 +55,7 @@ class RegistrationError(PieceworkError):
 
 
 class NotOpen(PieceworkError, RuntimeError):
-    """A Jobs was used before it was opened, or after it was closed."""
+    """A Jobs was used before it was opened, or after it was closed; or a resource while no worker has it open."""
 
 
 class AlreadyOpen(PieceworkError, RuntimeError):
