@@ -28,8 +28,8 @@ async def sweep(every: timedelta) -> Reschedule:
     for owner in expired:
         del carts[owner]
     await swept.put(expired)
-    # It cannot end: the type checker wants a Reschedule, and an error is tried again, however often. Where this clock is
-    # behind the database's, it may run twice at a full hour.
+    # It cannot end: the type checker wants a Reschedule, and an error is tried again, however often. Where the clock of
+    # this machine is behind the database's, it may run twice at a full hour.
     return Reschedule.at(next_full(every, now))
 
 
