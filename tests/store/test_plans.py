@@ -173,7 +173,8 @@ def settle(ids: Callable[[Tables], list[UUID]], move: str) -> Callable[[Tables],
 def settle_keyed(move: str) -> Callable[[Tables], list[object]]:
     def params(t: Tables) -> list[object]:
         ids = t.keyed[t.some]
-        keys = dict(t.session.execute("SELECT id, concurrency_key FROM piecework.jobs WHERE id = ANY ($1)", [ids]).fetchall())
+        found = t.session.execute("SELECT id, concurrency_key FROM piecework.jobs WHERE id = ANY ($1)", [ids]).fetchall()
+        keys = dict(found)
         _, *params = settle(lambda t: t.keyed, move)(t)
         return [WORKERS["keyed"], *params, ["default"] * ASKED, [keys.get(id, "k") for id in ids]]
 
@@ -195,7 +196,8 @@ CALLS = [
     Call("complete again", "settle", settle(lambda t: t.ended, "complete")),
     Call("complete what is lost", "settle", settle(lambda t: t.waiting, "complete")),
     Call("rescue", "rescue", lambda t: [WORKERS["dead"], 0, "18 s"], share=7),
-    Call("rescue with concurrency keys", "rescue", lambda t: [WORKERS["dead with keys"], 0, "18 s"], share=20, keyed=True),
+    Call("rescue with concurrency keys", "rescue",
+         lambda t: [WORKERS["dead with keys"], 0, "18 s"], share=20, keyed=True),
     Call("leave", "leave", lambda t: [WORKERS["gone"]]),
     Call("owned", "owned_jobs", lambda t: [WORKERS["dead"]]),
     Call("look", "look", lambda t: [WORKERS["dead"], ["default"], ["work"]]),
