@@ -242,10 +242,14 @@ def test_a_chosen_id_needs_read_committed(app: App, flavour: Flavour) -> None:
 
 async def test_a_connection_in_the_middle_of_another_statement_is_refused(app: App) -> None:
     """In autocommit mode, where it may be that no transaction is open."""
-    async with await psycopg.AsyncConnection.connect(app.dsn, autocommit=True) as conn, conn.cursor() as cursor:
-        async with cursor.copy("COPY (SELECT 1) TO STDOUT"):
-            with pytest.raises(TransactionError, match="in the middle of another statement"):
-                await app.greet.options(conn=conn).spawn("Ada")
+    async with (
+        await psycopg.AsyncConnection.connect(app.dsn, autocommit=True) as conn,
+        conn.cursor() as cursor,
+        cursor.copy("COPY (SELECT 1) TO STDOUT") as copy,
+    ):
+        with pytest.raises(TransactionError, match="in the middle of another statement"):
+            await app.greet.options(conn=conn).spawn("Ada")
+        assert [bytes(row) async for row in copy] == [b"1\n"]
 
 
 def test_a_statement_that_took_too_long_says_so(app: App) -> None:
