@@ -63,7 +63,7 @@ def no_pool(cls: Any) -> Any:
         (sa_asyncio.async_sessionmaker, r"`async with maker.begin\(\) as session:`"),
         (lambda: psycopg.connect, "is no connection"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else getattr(value, "__name__", ""),
 )
 async def test_what_is_no_connection_is_refused_with_what_is(app: App, make: Callable[[], object], said: str) -> None:
     conn: Any = make()
