@@ -340,6 +340,28 @@ async def test_an_empty_poll_leaves_no_span_and_a_failed_one_does(seen: Seen) ->
     assert facts(seen.one("job.poll_jobs"))["error.type"] == "ConnectionError"
 
 
+def test_the_call_of_a_batch_has_a_span_that_is_linked_to_its_runs_and_is_the_child_of_an_only_one(seen: Seen) -> None:
+    tracing = Tracing()
+    tracing.refresh()
+    for count in (3, 1):
+        runs = [tracing.begin(claimed(), "w") for _ in range(count)]
+        call = tracing.begin_batch(runs, claimed(), "w")
+        assert call is not None
+        assert call.context.run(trace.get_current_span) is call.span
+        tracing.ended_batch(call, LookupError("all") if count == 3 else None)
+        for run in runs:
+            assert run is not None
+            tracing.ended(run, completed(claimed(), 0.0, None))
+    together, alone = seen.all("job.run_batch")
+    runs_seen = [itself(run).span_id for run in seen.all("job.run")]
+    assert linked(together) == runs_seen[:3]
+    assert parent(together) is None
+    assert facts(together) == {
+        "job_type": "work", "queue": "default", "worker_id": "w", "n_items": 3, "error.type": "LookupError",
+    }  # fmt: skip
+    assert (parent(alone), linked(alone)) == (runs_seen[3], [runs_seen[3]])
+
+
 def test_a_run_ends_once(seen: Seen, caplog: pytest.LogCaptureFixture) -> None:
     tracing = Tracing()
     tracing.refresh()

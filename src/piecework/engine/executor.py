@@ -179,6 +179,8 @@ class Executor:
         unit.running = True
         if unit.registered.timeout is not None:
             self._stopping.limit(unit, unit.registered.timeout)
+        if isinstance(unit, HeldBatch) and self.tracing.on:
+            unit.trace = self.tracing.begin_batch([item.trace for item in unit.items], unit.job, unit.worker_id)
         context = None if unit.trace is None else unit.trace.context
         if unit.in_thread:
             self._threads.submit(unit.task_name, call, functools.partial(self._from_thread, unit), context)
@@ -232,6 +234,8 @@ class Executor:
         if self.shutdown.is_set():
             self._freed()
         if isinstance(held, HeldBatch):
+            if held.trace is not None:
+                self.tracing.ended_batch(held.trace, error)
             self._batches.conclude(held, value, error)
         else:
             self.conclude(held, value, error)

@@ -15,7 +15,7 @@ import msgspec
 from opentelemetry import context as current
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer
+from opentelemetry.trace import Link, Span, SpanKind, StatusCode, Tracer
 
 from piecework.base.metrics import Instruments, instruments, labels
 from piecework.base.telemetry import Origin, guarded, origin, tracer
@@ -109,6 +109,37 @@ class Tracing:
                 "exception.stacktrace": error.traceback,
             })  # fmt: skip
         span.end()
+
+    @guarded
+    def begin_batch(self, runs: Sequence[RunTrace | None], job: ClaimedJob, worker_id: str) -> RunTrace:
+        """Begin the span of the call that runs a batch: linked to the spans of its runs, and the child of an only one.
+
+        Args:
+            job: one of the batch.
+        """
+        context = contextvars.copy_context()
+        context.run(log_filter.enter, {"job_type": job.job_type, "queue": job.queue, "worker_id": worker_id})
+        if self._tracer is None:
+            return RunTrace(job, context, None)
+        of = [run.span for run in runs if run is not None and run.span is not None]
+        parent = trace.set_span_in_context(of[0], Context()) if len(of) == 1 else Context()
+        came_from = Origin(parent, [Link(span.get_span_context()) for span in of], Context())
+        facts: Facts = {"job_type": job.job_type, "queue": job.queue, "worker_id": worker_id, "n_items": len(runs)}
+        span = self._start("job.run_batch", SpanKind.INTERNAL, came_from, facts)
+        context.run(current.attach, trace.set_span_in_context(span, Context()))
+        return RunTrace(job, context, span)
+
+    @guarded
+    def ended_batch(self, run: RunTrace, error: BaseException | None) -> None:
+        """End the span of a batch's call, which returned or raised; each of its runs says how it ended itself."""
+        if run.span is None:
+            return
+        if isinstance(error, Exception):
+            name = type_name(type(error))
+            run.span.set_attribute("error.type", name)
+            run.span.record_exception(error)
+            run.span.set_status(StatusCode.ERROR, f"{name}: {error}")
+        run.span.end()
 
     @guarded
     def settled(self, settlement: Settlement, answer: Answer, run: RunTrace | None, worker_id: str, sent: int) -> None:

@@ -16,9 +16,9 @@ _wanted = False
 class JobLogFilter(logging.Filter):
     """Gives every log record `job_id`, `job_type`, `attempt`, `queue`, `worker_id`, `trace_id` and `span_id`.
 
-    Of a record that a job's code wrote, or a library it calls: those of its run. Of others: empty texts and the attempt
-    0, so that a format may name them. What a record says itself stays. Add it to a handler, before the worker starts:
-    a filter of a logger does not see the records of the loggers below it.
+    Of a record that a job's code wrote, or a library it calls: those of its run; in a batch what its jobs share. Of
+    others: empty texts and the attempt 0, so that a format may name them. What a record says itself stays. Add it to a
+    handler, before the worker starts: a filter of a logger does not see the records of the loggers below it.
     """
 
     def __init__(self) -> None:
@@ -28,7 +28,8 @@ class JobLogFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Add what is missing; no record is held back."""
-        for name, value in (_running.get() or _NOTHING).items():
+        running = _running.get()
+        for name, value in _NOTHING.items() if running is None else {**_NOTHING, **running}.items():
             record.__dict__.setdefault(name, value)
         span = trace.get_current_span().get_span_context()
         record.__dict__.setdefault("trace_id", trace.format_trace_id(span.trace_id) if span.is_valid else "")
