@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from functools import partial
 from types import FunctionType
 from typing import Never, TypeAlias, cast, get_origin
 
-import msgspec
-
-from piecework.base.errors import InvalidConfig, InvalidOptions, RegistrationError, UndecodableConfig
-from piecework.base.serialization import encode, qualified_name
-from piecework.work.current_job import CurrentJob, claimed_of, give_config
+from piecework.base.errors import InvalidOptions, RegistrationError
+from piecework.base.serialization import qualified_name
+from piecework.work.config_job import ConfigJob
+from piecework.work.current_job import CurrentJob
 from piecework.work.job_settings import CheckedSettings, JobSettings, check_keys, check_settings
 from piecework.work.placement import checked_name
 from piecework.work.registry import RegisteredJob
@@ -79,8 +78,8 @@ def _form_of(runner: object) -> type | None:
     return next((form for form in _FORMS if isinstance(runner, form)), None)
 
 
-class RunnerJob(RegisteredJob):
-    """A job type whose config is a value of a type of its own, run by the method of a class.
+class RunnerJob(ConfigJob):
+    """A job type that is run by the method of a class.
 
     Args:
         runner: the runner or the initializer; or one whose `__init__` was not run, where jobs are only spawned.
@@ -90,7 +89,7 @@ class RunnerJob(RegisteredJob):
         RegistrationError: its job type, settings or types are missing or wrong.
     """
 
-    __slots__ = ("_form", "_kind", "_run", "_types", "runner")
+    __slots__ = ("_form", "_kind", "_run", "runner")
 
     def __init__(self, runner: AnyRunner[Never], kind: object) -> None:
         function = qualified_name(type(runner))
@@ -105,11 +104,7 @@ class RunnerJob(RegisteredJob):
         self._run, place = _run_of(runner, form, where)
         super().__init__(_job_type(runner, where), function, place, is_async=True, settings=settings)
         self._take_hooks(settings, where)
-        self._types: RunnerTypes | None = None
-        try:
-            self._read()
-        except NameError:
-            pass  # a forward reference: looked at again at the first use, or when a worker starts
+        self.read_if_complete()
 
     def _take_hooks(self, settings: CheckedSettings, where: str) -> None:
         key, concurrency_key = _hook(self.runner, "key"), _hook(self.runner, "concurrency_key")
@@ -130,21 +125,9 @@ class RunnerJob(RegisteredJob):
                 "it: jobs.spawner() makes no runner, so make the key of the config alone, or spawn through jobs.add(…)"
             ) from error
 
-    def resolve(self) -> RunnerTypes:
-        """Return the types of config and result, read now if they were not complete before."""
-        if self._types is not None:
-            return self._types
-        try:
-            return self._read()
-        except NameError as error:
-            raise RegistrationError(
-                f"job type {self.job_type}: the config or the result of {self.place} names {error.name}, which does "
-                "not exist when the program runs: define it in the module, and import it outside of `if TYPE_CHECKING`"
-            ) from None
-
-    def _read(self) -> RunnerTypes:
-        self._types = read_types(self._kind, self._form, strict=self.strict)
-        return self._types
+    def read_types(self) -> RunnerTypes:
+        """Return the types of config and result."""
+        return read_types(self._kind, self._form, strict=self.strict)
 
     def replaces(self, other: RegisteredJob) -> bool:
         """Whether this is the other one, read again: a second runner of the very same class is another."""
@@ -156,43 +139,10 @@ class RunnerJob(RegisteredJob):
         """Return the code that would give it another job type, for messages."""
         return f"job_type = {job_type!r}"
 
-    def encode_config(self, args: tuple[object, ...], kwargs: Mapping[str, object], limit: int) -> tuple[bytes, object]:
-        """Return the config as it is stored, and as it will be read."""
-        types = self._types or self.resolve()
-        if kwargs or len(args) != 1:
-            raise InvalidConfig(f"a job of type {self.job_type} takes its config, one {types.text}, and got "
-                                f"{len(args)} arguments and {len(kwargs)} keywords; options go through options(…)")
-        try:
-            text = encode(args[0])
-            read = types.config.decode(text)
-        except Exception as error:
-            raise InvalidConfig(f"job type {self.job_type}: the config {args[0]!r:.200} does not fit {types.text}: "
-                                f"{error}") from error
-        return self.checked_size(text, limit), read
-
     def prepare(self, job: CurrentJob) -> Callable[[], object]:
         """Decode the stored config, set `job.config`, and return a call of the method without arguments."""
-        types = self._types or self.resolve()
-        stored = claimed_of(job).config
-        try:
-            config = types.config.decode(stored)
-        except Exception as error:
-            raise UndecodableConfig(
-                f"a stored config of job type {self.job_type} does not fit {types.text}: {error}. A field that is new "
-                "needs a default; a changed type must read what is queued"
-            ) from error
-        if types.known is not None:
-            try:
-                types.known.decode(stored)
-            except msgspec.ValidationError:
-                fields = msgspec.json.decode(stored, type=dict[str, msgspec.Raw])
-                self.refuse_or_warn(fields.keys() - types.fields)
-        give_config(job, config)
+        self.take_config(job)
         return partial(self._run, job)
-
-    def decode_result(self, stored: msgspec.Raw) -> object:
-        """Return a stored result, of the type that the class declares."""
-        return self.resolve().result.decode(stored)
 
 
 def _job_type(runner: AnyRunner[Never], where: str) -> str:

@@ -49,11 +49,27 @@ def read_types(kind: object, form: type, *, strict: bool) -> RunnerTypes:
     if not given or isinstance(config, TypeVar):
         raise RegistrationError(f"{name}: which config do its jobs have? Write class {cls.__name__}({form.__name__}"
                                 "[Config]), with a dataclass, a TypedDict, a Struct, a pydantic model or a plain type")
+    result: object = _resolved(given[1], cls) if len(given) > 1 else NoneType
+    return make_types(config, result, name, strict=strict)
+
+
+def make_types(config: object, result: object, name: str, *, strict: bool) -> RunnerTypes:
+    """Return two types in executable form.
+
+    Args:
+        config: that of the config.
+        result: that of the result, with or without `Reschedule` and `Fail`; a type variable for any.
+        name: names what was written for them, for messages.
+        strict: whether fields that the config does not have are to be seen, whatever its type.
+
+    Raises:
+        RegistrationError: they have no JSON form.
+        NameError: one names something that does not exist (yet).
+    """
     check_readable(config, f"{name}: the config")
     if strict and is_pydantic_model(config):
         raise RegistrationError(f"{name}: strict=True cannot look into the pydantic model {qualified_name(config)}: "
                                 "write model_config = ConfigDict(extra='forbid') there")
-    result: object = _resolved(given[1], cls) if len(given) > 1 else NoneType
     fields = _stored_names(config)
     return RunnerTypes(
         text=qualified_name(config) if get_origin(config) is None else str(config),
