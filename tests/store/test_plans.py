@@ -173,8 +173,8 @@ def settle(ids: Callable[[Tables], list[UUID]], move: str) -> Callable[[Tables],
 def settle_keyed(move: str) -> Callable[[Tables], list[object]]:
     def params(t: Tables) -> list[object]:
         ids = t.keyed[t.some]
-        found = t.session.execute("SELECT id, concurrency_key FROM piecework.jobs WHERE id = ANY ($1)", [ids]).fetchall()
-        keys = dict(found)
+        query = "SELECT id, concurrency_key FROM piecework.jobs WHERE id = ANY ($1)"
+        keys = dict(t.session.execute(query, [ids]).fetchall())
         _, *params = settle(lambda t: t.keyed, move)(t)
         return [WORKERS["keyed"], *params, ["default"] * ASKED, [keys.get(id, "k") for id in ids]]
 
