@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from piecework.base.errors import AlreadyOpen as AlreadyOpen
+from piecework.base.errors import BatchOutcomeMismatch as BatchOutcomeMismatch
 from piecework.base.errors import ClaimLost as ClaimLost
 from piecework.base.errors import ConfigTooLarge as ConfigTooLarge
 from piecework.base.errors import ConfigurationError as ConfigurationError
@@ -25,6 +26,7 @@ from piecework.base.errors import NotOpen as NotOpen
 from piecework.base.errors import NoTransaction as NoTransaction
 from piecework.base.errors import PermissionDenied as PermissionDenied
 from piecework.base.errors import PieceworkError as PieceworkError
+from piecework.base.errors import ProbesSpent as ProbesSpent
 from piecework.base.errors import RegistrationError as RegistrationError
 from piecework.base.errors import SchemaTooNew as SchemaTooNew
 from piecework.base.errors import SpawnError as SpawnError
@@ -36,6 +38,7 @@ from piecework.base.errors import WrongConnection as WrongConnection
 from piecework.base.ids import JobId as JobId
 from piecework.base.ids import new_id as new_id
 from piecework.jobs import Jobs as Jobs
+from piecework.model.bisection import ProbeBudget as ProbeBudget
 from piecework.model.completion import Fail as Fail
 from piecework.model.completion import Reschedule as Reschedule
 from piecework.model.explanation import JobExplanation as JobExplanation
@@ -48,6 +51,10 @@ from piecework.model.snapshot import JobOutcome as JobOutcome
 from piecework.model.snapshot import JobSnapshot as JobSnapshot
 from piecework.model.snapshot import JobStatus as JobStatus
 from piecework.model.snapshot import Progress as Progress
+from piecework.work.batch import BatchItem as BatchItem
+from piecework.work.batch import BatchOutcomes as BatchOutcomes
+from piecework.work.batch import CurrentBatch as CurrentBatch
+from piecework.work.batched_runner import BatchedJobRunner as BatchedJobRunner
 from piecework.work.current_job import CurrentJob as CurrentJob
 from piecework.work.function import JobFunction as JobFunction
 from piecework.work.handle import JobHandle as JobHandle
@@ -65,9 +72,14 @@ from piecework.work.spawner import JobSpec as JobSpec
 
 __all__ = [
     "AlreadyOpen",
+    "BatchItem",
+    "BatchOutcomeMismatch",
+    "BatchOutcomes",
+    "BatchedJobRunner",
     "ClaimLost",
     "ConfigTooLarge",
     "ConfigurationError",
+    "CurrentBatch",
     "CurrentJob",
     "DatabaseError",
     "DatabaseUnreachable",
@@ -107,6 +119,8 @@ __all__ = [
     "NotOpen",
     "PermissionDenied",
     "PieceworkError",
+    "ProbeBudget",
+    "ProbesSpent",
     "Progress",
     "RegistrationError",
     "Reschedule",

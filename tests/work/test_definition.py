@@ -21,7 +21,7 @@ import msgspec
 import pydantic
 import pytest
 
-from piecework import CurrentJob, Fail, Jobs, NotBuiltYet, RegistrationError, Reschedule, RetrySettings
+from piecework import CurrentJob, Fail, Jobs, RegistrationError, Reschedule, RetrySettings
 
 T = TypeVar("T")
 jobs = Jobs()
@@ -221,12 +221,6 @@ def test_a_wrong_setting_is_refused_and_the_message_names_function_and_setting(
 def test_a_job_type_without_a_usable_name_is_refused() -> None:
     with pytest.raises(RegistrationError, match="the job type takes 1 to 200 characters"):
         Jobs().job("x" * 201)(plain.fn)
-
-
-@pytest.mark.parametrize("form", ["batched"])
-def test_forms_of_later_versions_are_refused(form: str) -> None:
-    with pytest.raises(NotBuiltYet, match="not built yet"):
-        getattr(Jobs(), form)(plain.fn)
 
 
 def test_a_second_function_of_one_job_type_is_an_error_that_names_both_places() -> None:

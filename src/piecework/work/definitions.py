@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from functools import partial
 from types import FrameType
 from typing import Concatenate, Never, ParamSpec, cast, overload
 
 from typing_extensions import TypeVar, Unpack
 
-from piecework.base.errors import NotBuiltYet
 from piecework.model.completion import Reschedule
 from piecework.work import runner_job
+from piecework.work.batch import BatchOutcomes, CurrentBatch
+from piecework.work.batched_function import BatchedDecorator, register_batched
+from piecework.work.batched_runner import MAX_BATCH_SIZE, MAX_CONCURRENT_BATCHES, BatchedJobRunner
 from piecework.work.current_job import CurrentJob
 from piecework.work.function import (
     Async,
@@ -109,14 +112,68 @@ class Definitions:
 
         return decorate
 
-    def batched(self, *args: object, **settings: object) -> Never:
-        """Raise `NotBuiltYet`: batched jobs are not built yet."""
-        raise NotBuiltYet("@jobs.batched is not built yet: write a @jobs.job that takes one item")
+    @overload
+    def batched(
+        self, fn: Callable[[CurrentBatch[C]], Coroutine[object, Never, None]], /
+    ) -> JobFunction[[C], None, [CurrentBatch[C]], Coroutine[object, Never, None]]: ...
+    @overload
+    def batched(
+        self, fn: Callable[[CurrentBatch[C]], Coroutine[object, Never, BatchOutcomes[R]]], /
+    ) -> JobFunction[[C], R, [CurrentBatch[C]], Coroutine[object, Never, BatchOutcomes[R]]]: ...
+    @overload
+    def batched(
+        self,
+        job_type: str = ...,
+        /,
+        *,
+        max_size: int = ...,
+        max_concurrent_batches: int = ...,
+        **settings: Unpack[JobSettings],
+    ) -> BatchedDecorator: ...
+    def batched(
+        self,
+        fn: Callable[..., object] | str = "",
+        /,
+        *,
+        max_size: int = MAX_BATCH_SIZE,
+        max_concurrent_batches: int = MAX_CONCURRENT_BATCHES,
+        **settings: object,
+    ) -> object:
+        """Make an `async def` function that takes a `CurrentBatch[Config]` a job type whose jobs run together.
+
+        The jobs are spawned one by one, with one `Config` each. A batch is what one claim took of those that are due;
+        it counts as one among the jobs that run at once, and `timeout` limits its run as a whole. The function returns
+        `BatchOutcomes`, or `None` when all jobs are complete. What it raises fails the attempts of all of them; from
+        the second attempt on a job is alone in its batch. `key` and `concurrency_key` are templates of the config's
+        fields.
+
+        Args:
+            fn: the function, or the job type.
+            max_size: at most so many jobs run together.
+            max_concurrent_batches: at most so many batches run at once in one worker process.
+
+        Raises:
+            RegistrationError: as `job`.
+        """
+
+        register_it = partial(
+            register_batched, self._service, settings=settings,
+            max_size=max_size, max_concurrent_batches=max_concurrent_batches,
+        )  # fmt: skip
+        if not isinstance(fn, str):
+            return register_it(fn, "", localns=_scope(inspect.currentframe()))
+
+        def decorate(decorated: object) -> object:
+            return register_it(decorated, fn, localns=_scope(inspect.currentframe()))
+
+        return decorate
 
     @overload
     def add(self, runner: JobRunner[C, R] | JobInitializer[C, R], /) -> JobSpawner[[C], R]: ...
     @overload
     def add(self, runner: ResidentJobRunner[C], /) -> JobSpawner[[C], Never]: ...
+    @overload
+    def add(self, runner: BatchedJobRunner[C, R], /) -> JobSpawner[[C], R]: ...
     def add(self, runner: object, /) -> object:
         """Make a runner a job type, and return what spawns its jobs: `accounts = jobs.add(SyncAccount(bank))`.
 
@@ -133,6 +190,8 @@ class Definitions:
     def spawner(self, runner: type[JobRunner[C, R]] | type[JobInitializer[C, R]], /) -> JobSpawner[[C], R]: ...
     @overload
     def spawner(self, runner: type[ResidentJobRunner[C]], /) -> JobSpawner[[C], Never]: ...
+    @overload
+    def spawner(self, runner: type[BatchedJobRunner[C, R]], /) -> JobSpawner[[C], R]: ...
     def spawner(self, runner: type[object], /) -> object:
         """Return what spawns the jobs of a runner class, in a process that does not run them and builds no runner.
 

@@ -19,6 +19,7 @@ from piecework.work.function_job import FunctionJob
 from piecework.work.function_shape import check_function
 from piecework.work.job_settings import JobSettings, check_settings
 from piecework.work.placement import checked_name
+from piecework.work.registry import RegisteredJob
 from piecework.work.service import Service
 from piecework.work.spawner import JobSpawner
 
@@ -41,12 +42,12 @@ class JobFunction(JobSpawner[P, R], Generic[P, R, Q, X]):
     fn: Callable[Q, X]
     """The function itself."""
 
-    def __init__(self, service: Service, job: FunctionJob) -> None:
+    def __init__(self, service: Service, job: RegisteredJob, fn: Callable[..., object]) -> None:
         # First what the function carries, a pytest mark for instance; but nothing that would hide a method of ours.
-        functools.update_wrapper(cast("Callable[Q, X]", self), job.fn, updated=())
-        self.__dict__.update({name: value for name, value in vars(job.fn).items() if not hasattr(type(self), name)})
+        functools.update_wrapper(cast("Callable[Q, X]", self), fn, updated=())
+        self.__dict__.update({name: value for name, value in vars(fn).items() if not hasattr(type(self), name)})
         super().__init__(service, job, job.placement)
-        self.fn = cast("Callable[Q, X]", job.fn)
+        self.fn = cast("Callable[Q, X]", fn)
         if job.is_async:
             _mark_as_coroutine_function(self)
 
@@ -91,6 +92,20 @@ def register(
     Raises:
         RegistrationError: the function cannot be a job, a setting is wrong, or the job type is taken.
     """
+    checked, name = named_function(fn, job_type)
+    function = qualified_name(checked)
+    where = f"@jobs.{'resident' if resident else 'job'} on {function}"
+    job = FunctionJob(checked, name, check_settings(settings, where, resident=resident), localns)
+    service.registry.add(job)
+    return JobFunction(service, job, checked)
+
+
+def named_function(fn: object, job_type: str) -> tuple[Callable[..., object], str]:
+    """Return a function that can be a job, and the name of its job type: `job_type`, or if that is empty its own.
+
+    Raises:
+        RegistrationError: it is no such function, or is a job already, or the name cannot be one.
+    """
     if isinstance(fn, JobFunction):
         raise RegistrationError(f"{fn!r} is a job already: a function is decorated once, aliases= gives further names")
     checked = check_function(fn)
@@ -101,10 +116,7 @@ def register(
         checked_name(name, f"{function}: the job type")
     except InvalidOptions as error:
         raise RegistrationError(str(error)) from None
-    where = f"@jobs.{'resident' if resident else 'job'} on {function}"
-    job = FunctionJob(checked, name, check_settings(settings, where, resident=resident), localns)
-    service.registry.add(job)
-    return JobFunction(service, job)
+    return checked, name
 
 
 # Two views of one function, solved together: what a call returns (X), and the result (V) less the completion values.

@@ -7,7 +7,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 
@@ -23,11 +23,14 @@ _log = logging.getLogger(__name__)
 _RESIDENT_KEY = "resident"
 
 
+RunBatch: TypeAlias = Callable[[CurrentBatch], Coroutine[object, object, object]]
+
+
 class Batching(NamedTuple):
     """How the jobs of a type run together."""
 
     max_size: int
-    run: Callable[[CurrentBatch], Coroutine[object, object, object]]
+    run: RunBatch
 
 
 class RegisteredJob(ABC):
@@ -73,6 +76,11 @@ class RegisteredJob(ABC):
         self.make_concurrency_key = None
         self.batching = None
         self._warned: set[str] = set()
+
+    def batch_by(self, run: RunBatch, max_size: int, max_concurrent: int) -> None:
+        """Have the jobs run together: at most so many in a batch, and at most so many batches at once in a process."""
+        self.batching = Batching(max_size, run)
+        self.max_concurrent_per_process = max_concurrent
 
     @abstractmethod
     def resolve(self) -> object:

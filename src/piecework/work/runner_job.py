@@ -10,11 +10,13 @@ from typing import Never, TypeAlias, cast, get_origin
 
 from piecework.base.errors import InvalidOptions, RegistrationError
 from piecework.base.serialization import qualified_name
+from piecework.work.batched_runner import BatchedJobRunner
+from piecework.work.batching import check_batching
 from piecework.work.config_job import ConfigJob
 from piecework.work.current_job import CurrentJob
 from piecework.work.job_settings import CheckedSettings, JobSettings, check_keys, check_settings
 from piecework.work.placement import checked_name
-from piecework.work.registry import RegisteredJob
+from piecework.work.registry import RegisteredJob, RunBatch
 from piecework.work.resident import only_reschedules
 from piecework.work.runner import AnyRunner, EndingRunner, JobInitializer, JobRunner, ResidentJobRunner
 from piecework.work.runner_types import RunnerTypes, read_types
@@ -25,7 +27,7 @@ from piecework.work.templates import MakeKey
 AnySpawner: TypeAlias = JobSpawner[..., object]
 _Run: TypeAlias = Callable[[CurrentJob], Coroutine[object, object, object]]
 
-_FORMS = (JobRunner, JobInitializer, ResidentJobRunner)
+_FORMS = (JobRunner, JobInitializer, ResidentJobRunner, BatchedJobRunner)
 _SETTINGS = (
     "aliases", "concurrency_limit", "fail_on", "inherits_state", "max_concurrent_per_process", "priority", "queue",
     "retry", "strict", "tags", "timeout",
@@ -71,7 +73,8 @@ def _checked(runner: object) -> AnyRunner[Never]:
         raise RegistrationError(f"jobs.add({runner!r}) got a job that is registered already: spawn with it")
     if callable(runner):
         raise RegistrationError(f"jobs.add({runner!r}) got a function: write @jobs.job above it")
-    raise RegistrationError(f"jobs.add({runner!r}) takes a JobRunner, a JobInitializer or a ResidentJobRunner")
+    raise RegistrationError(f"jobs.add({runner!r}) takes a JobRunner, a JobInitializer, a ResidentJobRunner or a "
+                            "BatchedJobRunner")
 
 
 def _form_of(runner: object) -> type | None:
@@ -103,6 +106,9 @@ class RunnerJob(ConfigJob):
         settings = check_settings(_settings(runner, resident=resident), where, resident=resident)
         self._run, place = _run_of(runner, form, where)
         super().__init__(_job_type(runner, where), function, place, is_async=True, settings=settings)
+        if isinstance(runner, BatchedJobRunner):
+            most = check_batching(settings, runner.max_batch_size, runner.max_concurrent_batches, where)
+            self.batch_by(cast("RunBatch", self._run), *most)
         self._take_hooks(settings, where)
         self.read_if_complete()
 
@@ -173,15 +179,16 @@ def _hook(runner: AnyRunner[Never], name: str) -> MakeKey | None:
 
 def _run_of(runner: AnyRunner[Never], form: type, where: str) -> tuple[_Run, str]:
     """Return what runs a job, and where its code is."""
-    method = cast("Callable[..., object]", getattr(runner, "init" if form is JobInitializer else "run"))
+    name = "init" if form is JobInitializer else "run_batch" if form is BatchedJobRunner else "run"
+    method = cast("Callable[..., object]", getattr(runner, name))
     if form is JobInitializer:
         if inspect.iscoroutinefunction(method):
             raise RegistrationError(f"{where}: init is a plain method: what has to wait belongs into the runner's run")
         run: object = partial(_init_and_run, cast("Callable[[CurrentJob], object]", method))
     else:
         if not inspect.iscoroutinefunction(method):
-            raise RegistrationError(f"{where}: run is written with async def; for code that blocks, write a @jobs.job "
-                                    "function with def, or await asyncio.to_thread(…) inside")
+            raise RegistrationError(f"{where}: {name} is written with async def; for code that blocks, write a "
+                                    "@jobs.job function with def, or await asyncio.to_thread(…) inside")
         run = only_reschedules(method) if form is ResidentJobRunner else method
     code = cast("FunctionType", inspect.unwrap(getattr(method, "__func__", method))).__code__
     return cast("_Run", run), f"{qualified_name(type(runner))} ({code.co_filename}:{code.co_firstlineno})"

@@ -104,6 +104,26 @@ def compile_template(template: Template, shape: FunctionShape, where: str) -> Ma
     return partial(_make_key, tuple(pieces))
 
 
+def compile_for_config(template: Template, config: object, where: str) -> MakeKey:
+    """Return what makes the key of a config that is one value: what stands in braces is a field of its type `config`.
+
+    Raises:
+        RegistrationError: it names a field that does not exist, or one whose values make no key.
+    """
+    kind = info.type_info(config)
+    pieces = [
+        piece
+        if isinstance(piece, str)
+        else _walk(_itself, kind, list(piece), f"{where} {template.text!r}: {{{'.'.join(piece)}}}")
+        for piece in template.pieces
+    ]
+    return partial(_make_key, tuple(pieces))
+
+
+def _itself(config: object) -> object:
+    return config
+
+
 def _make_key(pieces: tuple[str | _Get, ...], config: object) -> str | None:
     texts: list[str] = []
     for piece in pieces:
