@@ -6,7 +6,7 @@ from typing import TypeAlias
 from hypothesis import given
 from hypothesis import strategies as st
 
-from piecework.model.lanes import Lane, allot
+from piecework.model.lanes import Call, Lane, allot, calls
 
 Shared: TypeAlias = tuple[frozenset[str], int] | None
 Asked: TypeAlias = list[tuple[Lane, int]]
@@ -165,3 +165,24 @@ def test_claims_until_nothing_is_asked_leave_no_room_unused_and_never_prefer_a_w
                 assert not (run.claimed[one] and better and run.could_run(other)), (one, other)
     assert allot(sorted(run.with_work), run.budget, run.caps, run.shared, rotation) == []
     assert run.budget == 0 or not any(run.could_run(one) for one in lanes)
+
+
+def test_lanes_of_one_kind_are_claimed_from_together() -> None:
+    asked = [(Lane("q", "a", 0), 5), (Lane("q", "b", 0), 5), (Lane("q", "a", 3), 2)]
+    assert calls(asked, {}) == [Call(asked, 1)]
+
+
+def test_lanes_with_concurrency_keys_and_each_batched_job_type_are_claimed_from_apart() -> None:
+    plain, keyed = (Lane("q", "a", 0), 5), (Lane("q", "a", 0, keyed=True), 5)
+    batched, other, batched_keyed = (Lane("q", "x", 0), 2), (Lane("q", "y", 0), 1), (Lane("q", "x", 0, keyed=True), 2)
+    assert calls([plain, batched, keyed, other, batched_keyed], {"x": 25, "y": 10}) == [
+        Call([plain], 1), Call([batched], 25), Call([keyed], 1), Call([other], 10), Call([batched_keyed], 25),
+    ]  # fmt: skip
+
+
+def test_no_lane_is_claimed_from_before_one_of_its_queue_whose_priority_is_better() -> None:
+    first, second, third = (Lane("q", "a", 0), 5), (Lane("q", "b", 1, keyed=True), 5), (Lane("q", "a", 2), 5)
+    elsewhere = (Lane("r", "a", 9), 5)
+    assert calls([first, second, elsewhere, third], {}) == [
+        Call([first, elsewhere], 1), Call([second], 1), Call([third], 1)
+    ]  # fmt: skip

@@ -422,7 +422,7 @@ async def function(n: int) -> None: ...
         (SyncAccount, "jobs.add(SyncAccount) got the class: make one of it, jobs.add(SyncAccount(…))"),
         (Jobs().job(function), "got a job that is registered already"),
         (function, "got a function: write @jobs.job above it"),
-        ("sync", "takes a JobRunner, a JobInitializer or a ResidentJobRunner"),
+        ("sync", "takes a JobRunner, a JobInitializer, a ResidentJobRunner or a BatchedJobRunner"),
         (NoType(), "NoType has no job_type: write job_type = '…' in the class, or set self.job_type in __init__"),
         (EmptyType(), "job_type takes 1 to 200 characters"),
         (NumberType(), "job_type takes a text, not 3"),

@@ -47,6 +47,11 @@ class Capacity:
         return self.started < self._concurrency
 
     @property
+    def room_to_start(self) -> int:
+        """How many more jobs, or batches, could begin at once if they were claimed."""
+        return max(self._concurrency - self.held, 0)
+
+    @property
     def free_threads(self) -> int:
         """How many more `def` jobs may be claimed: each has its thread from the start."""
         return max(self._threads - self._held_in_threads, 0)

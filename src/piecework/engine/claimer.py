@@ -11,9 +11,10 @@ from piecework.base.errors import DatabaseError
 from piecework.engine.agenda import Agenda
 from piecework.engine.executor import Executor
 from piecework.engine.facts import listed
+from piecework.engine.held import Held
 from piecework.engine.idleness import Idleness
 from piecework.model.job import ClaimedJob
-from piecework.model.lanes import Lane, allot
+from piecework.model.lanes import Call, Lane, allot, calls
 from piecework.model.settings import WorkerSettings
 from piecework.store import claiming
 from piecework.store.claiming import WorkerGone
@@ -53,7 +54,7 @@ class Claimer:
         self._stopping = False
         self._last_claim = float("-inf")
         self._next_audit = 0.0
-        self._front: ClaimedJob | None = None
+        self._front: Held | None = None
         self._front_since = 0.0
         self._wake = asyncio.Event()
         self._now = asyncio.get_running_loop().time
@@ -183,45 +184,47 @@ class Claimer:
 
     async def _claim(self) -> None:
         most = min(self._executor.capacity.room, _MOST)
-        asked = self._allot(most)
-        if not asked:
+        planned = self._plan(most)
+        if not planned:
             await self._sleep(self._agenda.next_event())
             return
-        worker_id = self.worker_id
-        keyed = [(lane, count) for lane, count in asked if lane.keyed]
-        plain = [(lane, count) for lane, count in asked if not lane.keyed] if keyed else asked
-        count = 0
-        poll = self._executor.tracing.poll
-        if plain:
-            jobs = await poll(worker_id, most, claiming.claim(self._link, worker_id, plain, most))
-            count = len(jobs)
-            self._take(worker_id, plain, jobs, more=count == most)
-        if keyed and count < most and worker_id == self.worker_id:
-            most_keyed = most - count
-            found = await poll(worker_id, most_keyed, claiming.claim_keyed(self._link, worker_id, keyed, most_keyed))
-            count += len(found.jobs)
-            self._take(worker_id, keyed, found.jobs, more=found.again)
-        if count == most:
+        worker_id, left = self.worker_id, most
+        for call in planned:
+            if left > 0 and worker_id == self.worker_id:
+                left -= await self._call(worker_id, call, left)
+        if left <= 0:
             await self._stay_busy(worker_id)
+
+    async def _call(self, worker_id: str, call: Call, most: int) -> int:
+        """Claim from lanes of one kind; return how many jobs were taken, or how many batches."""
+        poll, most = self._executor.tracing.poll, most * call.batch
+        asked = [(lane, min(count, max(_MOST // call.batch, 1)) * call.batch) for lane, count in call.asked]
+        if asked[0][0].keyed:
+            found = await poll(worker_id, most, claiming.claim_keyed(self._link, worker_id, asked, most))
+            return self._take(worker_id, asked, found.jobs, more=found.again)
+        jobs = await poll(worker_id, most, claiming.claim(self._link, worker_id, asked, most))
+        return self._take(worker_id, asked, jobs, more=len(jobs) == most)
 
     def _take(
         self, worker_id: str, asked: Sequence[tuple[Lane, int]], jobs: Sequence[ClaimedJob], *, more: bool
-    ) -> None:
-        """Hand claimed jobs over; `more`: the lanes may have others besides."""
+    ) -> int:
+        """Hand claimed jobs over, and return how much capacity they take; `more`: the lanes may have others besides."""
         now = self._last_claim = self._now()
         if worker_id != self.worker_id:
             log.warning(
                 "%d jobs were claimed under an id that was given up for dead: they are left to be rescued: %s",
                 len(jobs), listed([(job.id, job.job_type) for job in jobs]),
             )  # fmt: skip
-            return
+            return 0
         got = Counter(Lane(job.queue, job.job_type, job.priority, job.concurrency_key is not None) for job in jobs)
         spent = [lane for lane, count in asked if got[lane] < count]
         if not more:
             self._agenda.drained(spent, now, in_vain=not jobs)
         elif not jobs:
             self._agenda.postpone(spent, now)
+        before = self._executor.capacity.held
         self._executor.take(jobs, worker_id)
+        return self._executor.capacity.held - before
 
     async def _stay_busy(self, worker_id: str) -> None:
         self._idleness.claimed_all(self._last_claim)
@@ -230,13 +233,14 @@ class Claimer:
             await claiming.declare_busy(self._link, worker_id)
             self._idleness.flagged = False
 
-    def _allot(self, most: int) -> list[tuple[Lane, int]]:
+    def _plan(self, most: int) -> list[Call]:
         names = self._registry.job_types
         registered = {name: job for name in names if (job := self._registry.get(name)) is not None}
         plain = frozenset(n for n, job in registered.items() if not job.is_async)
         self._rotation += 1
         shared = (plain, self._executor.capacity.free_threads)
-        return allot(sorted(self._agenda.due), most, self._caps(registered), shared, self._rotation)
+        asked = allot(sorted(self._agenda.due), most, self._caps(registered), shared, self._rotation)
+        return calls(asked, {n: job.batching.max_size for n, job in registered.items() if job.batching is not None})
 
     def _caps(self, registered: Mapping[str, RegisteredJob]) -> dict[str, int]:
         """Return the room left of each job type with a limit of its own. Its former names share it, by turns."""
@@ -250,6 +254,8 @@ class Claimer:
         for job, names in due.items():
             assert job.max_concurrent_per_process is not None
             room = self._executor.capacity.room_of(job.job_type, job.max_concurrent_per_process)
+            if job.batching is not None:
+                room = min(room, self._executor.capacity.room_to_start)
             caps[names[self._rotation % len(names)]] = room
         return caps
 

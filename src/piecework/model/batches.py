@@ -16,22 +16,22 @@ def form_batches(jobs: Sequence[ClaimedJob], most: int) -> list[list[ClaimedJob]
     order.
     """
     batches: list[list[ClaimedJob]] = []
-    open_ones: list[tuple[list[ClaimedJob], set[tuple[str, str]]]] = []
+    filling: list[tuple[list[ClaimedJob], set[tuple[str, str]]]] = []
     for job in sorted(jobs, key=_order):
         key = None if job.concurrency_key is None else (job.queue, job.concurrency_key)
         if job.attempt > 1:
             batches.append([job])
             continue
-        place = next((each for each in open_ones if key is None or key not in each[1]), None)
-        if place is None:
-            place = ([], set[tuple[str, str]]())
-            open_ones.append(place)
-            batches.append(place[0])
-        place[0].append(job)
+        at = next((at for at, (_, keys) in enumerate(filling) if key is None or key not in keys), len(filling))
+        if at == len(filling):
+            filling.append(([], set()))
+            batches.append(filling[at][0])
+        batch, keys = filling[at]
+        batch.append(job)
         if key is not None:
-            place[1].add(key)
-        if len(place[0]) >= most:
-            open_ones.remove(place)
+            keys.add(key)
+        if len(batch) >= most:
+            del filling[at]
     return batches
 
 

@@ -70,6 +70,41 @@ def allot(
     return asked
 
 
+class Call(NamedTuple):
+    """One claim: lanes that can be claimed from together."""
+
+    asked: list[tuple[Lane, int]]
+    batch: int
+    """The jobs that the counts stand for: 1, or how many run together in a batch at most."""
+
+
+def calls(asked: Sequence[tuple[Lane, int]], sizes: Mapping[str, int]) -> list[Call]:
+    """Divide what `allot` answered into claims, to be made in this order.
+
+    Jobs with concurrency keys are claimed apart from others, and so are those of each batched job type, whose counts
+    are batches. No lane comes before one of its queue whose priority is better.
+
+    Args:
+        asked: as `allot` returned it.
+        sizes: of each batched job type, how many of its jobs run together at most.
+    """
+    divided: list[tuple[tuple[bool, str], Call]] = []
+    for lane, count in asked:
+        kind = lane.keyed, lane.job_type if lane.job_type in sizes else ""
+        place: Call | None = None
+        for other, call in reversed(divided):
+            if other == kind:
+                place = call
+                break
+            if any(each.queue == lane.queue and each.priority < lane.priority for each, _ in call.asked):
+                break
+        if place is None:
+            place = Call([], sizes.get(lane.job_type, 1))
+            divided.append((kind, place))
+        place.asked.append((lane, count))
+    return [call for _, call in divided]
+
+
 class _Rooms:
     """How much lanes may be asked for, and what is left of the caps and of the shared room while they are."""
 
