@@ -23,10 +23,11 @@ from piecework.model.settings import WorkerSettings
 from piecework.model.settlement import Settlement, cancelled, refused, released
 from piecework.store.settling import Answer
 from piecework.work.claim_run import ClaimRun
-from piecework.work.current_job import CurrentJob
+from piecework.work.current_job import CurrentJob, sent_by
 from piecework.work.service import Service
 
 _STILL_RUNNING_PAUSE = timedelta(seconds=5)
+_RETURNING_PAUSE = timedelta(milliseconds=50)
 _UNSETTLED_FOR_LONG = 5.0
 
 
@@ -64,7 +65,9 @@ class Executor:
             earlier = self.held.get(job.id)
             if earlier is not None and (earlier.running or earlier.started is None):
                 # Its claim was lost and rescued, but its run could not be stopped and goes on here: not twice at once.
-                self._completer.put(worker_id, released(job, _STILL_RUNNING_PAUSE))
+                # Or it has rescheduled itself in a transaction, and is about to return.
+                ends = earlier.current is not None and sent_by(earlier.current) is not None
+                self._completer.put(worker_id, released(job, _RETURNING_PAUSE if ends else _STILL_RUNNING_PAUSE))
                 continue
             if earlier is not None:
                 self._drop(earlier)  # its settle has landed, or was lost with the claim: only the answer is not here
