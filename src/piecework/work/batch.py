@@ -14,10 +14,12 @@ from piecework.base.ids import JobId
 from piecework.model.bisection import Bisection, ProbeBudget
 from piecework.model.completion import Fail, Reschedule
 from piecework.store.savepoints import intact, is_conflict, savepoint
+from piecework.work.connections import AsyncConn
 from piecework.work.current_job import CurrentJob
 
 C = TypeVar("C", covariant=True, default=object)
 R = TypeVar("R", covariant=True, default=None)
+S = TypeVar("S")
 T = TypeVar("T")
 
 Outcome: TypeAlias = object
@@ -64,6 +66,22 @@ class BatchItem(Generic[C]):
     def cancel_requested(self) -> bool:
         """Whether this job is to be cancelled: it ends so, unless it completes. The batch goes on, unless all are."""
         return self._job.cancel_requested
+
+    def execution_state(self, type: type[S], /) -> S | None:
+        """Return what was saved last, as `CurrentJob.execution_state` does."""
+        return self._job.execution_state(type)
+
+    async def save_state(self, state: object, /, *, conn: AsyncConn | None = None) -> None:
+        """Save what the next run of the job is to find, as `CurrentJob.save_state` does."""
+        await self._job.save_state(state, conn=conn)
+
+    async def set_result(self, result: object, /, *, conn: AsyncConn | None = None) -> None:
+        """Store the job's result so far, as `CurrentJob.set_result` does."""
+        await self._job.set_result(result, conn=conn)
+
+    async def progress(self, done: float, note: str = "") -> None:
+        """Tell whoever looks at the job how far it is, as `CurrentJob.progress` does."""
+        await self._job.progress(done, note)
 
     def __repr__(self) -> str:
         return f"<BatchItem {self.job_type} {self.id} attempt {self.attempt}>"
@@ -125,6 +143,10 @@ class CurrentBatch(Generic[C]):
     def shutdown_requested(self) -> bool:
         """Whether the worker wants to stop: end soon. What has no outcome by then is handed back."""
         return self._first.shutdown_requested
+
+    async def wait_for_shutdown(self) -> None:
+        """Wait until the worker wants to stop."""
+        await self._first.wait_for_shutdown()
 
     def outcomes(self, each: Callable[[BatchItem[C]], T | Reschedule | Fail], /) -> BatchOutcomes[T]:
         """Call `each` with every job, and return what it returned, or raised, as that job's outcome."""
