@@ -71,9 +71,9 @@ def test_the_clock_is_turned_without_asyncio(dsn: str) -> None:
 
 async def test_what_is_no_moment_is_refused(jobs: Jobs) -> None:
     with pytest.raises(ValueError, match="no time zone"):
-        await ManualClock(jobs).set(datetime(2031, 5, 6))  # noqa: DTZ001
+        await ManualClock(jobs).set(datetime(2031, 5, 6))
     with pytest.raises(ValueError, match="no time zone"):
-        ManualClock(jobs, at=datetime(2031, 5, 6))  # noqa: DTZ001
+        ManualClock(jobs, at=datetime(2031, 5, 6))
     with pytest.raises(ValueError, match="goes back"):
         await ManualClock(jobs).advance(-DAY)
     with pytest.raises(NotOpen):
@@ -124,7 +124,7 @@ async def test_multi_day_scheduling(jobs: Jobs, dsn: str) -> None:
     async with ManualClock(jobs, at=START) as clock, jobs.worker():
         for name, delay in {"2h": 2 * HOUR, "2d": 2 * DAY, "4d": 4 * DAY, "7d": 7 * DAY}.items():
             await work.options(delay=delay).spawn(name)
-        for day in range(1, 9):
+        for day in range(1, 9):  # noqa: B007
             await clock.advance(DAY)
             await until(lambda: not due(dsn))
             # Its due time is later than theirs, so that all that are due have been claimed by then.

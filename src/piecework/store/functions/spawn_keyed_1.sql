@@ -15,6 +15,7 @@ AS $$
 DECLARE
     v_waits text := current_setting('lock_timeout');
     v_open integer[];
+    v_made uuid[];
     v_holders json[] := '{}';
     v_found record;
 BEGIN
@@ -36,22 +37,25 @@ BEGIN
     END IF;
     -- A holder may have ended between the insert that met it and the look for it: then there is another round.
     FOR round IN 1..3 LOOP
-        INSERT INTO jobs (
-            id, job_type, config, queue, priority, run_at, tags, key, concurrency_key, concurrency_limit, trace_context)
-        SELECT j.id, j.job_type, coalesce(j.config, 'null'), coalesce(j.queue, 'default'), coalesce(j.priority, 0),
-               CASE WHEN j.run_at IS NOT NULL THEN timestamptz 'epoch' + j.run_at * interval '1 microsecond'
-                    ELSE coalesce((SELECT c.now FROM clock c WHERE c.one), clock_timestamp())
-                         + coalesce(j.delay, 0) * interval '1 microsecond' END,
-               j.tags, j.key, j.concurrency_key, j.concurrency_limit, j.trace_context
-        FROM ROWS FROM (jsonb_to_recordset(p_jobs::jsonb) AS (
-                id uuid, job_type text, config jsonb, queue text, priority smallint, run_at bigint, delay bigint,
-                tags text[], key text, concurrency_key text, concurrency_limit smallint, trace_context jsonb))
-            WITH ORDINALITY AS j (
-                id, job_type, config, queue, priority, run_at, delay, tags, key, concurrency_key, concurrency_limit,
-                trace_context, position)
-        WHERE j.position - 1 = ANY (v_open)
-        ORDER BY j.job_type, j.key, j.position
-        ON CONFLICT (job_type, key) WHERE key IS NOT NULL DO NOTHING;
+        WITH made AS (
+            INSERT INTO jobs (
+                id, job_type, config, queue, priority, run_at, tags, key, concurrency_key, concurrency_limit, trace_context)
+            SELECT j.id, j.job_type, coalesce(j.config, 'null'), coalesce(j.queue, 'default'), coalesce(j.priority, 0),
+                   CASE WHEN j.run_at IS NOT NULL THEN timestamptz 'epoch' + j.run_at * interval '1 microsecond'
+                        ELSE coalesce((SELECT c.now FROM clock c WHERE c.one), clock_timestamp())
+                             + coalesce(j.delay, 0) * interval '1 microsecond' END,
+                   j.tags, j.key, j.concurrency_key, j.concurrency_limit, j.trace_context
+            FROM ROWS FROM (jsonb_to_recordset(p_jobs::jsonb) AS (
+                    id uuid, job_type text, config jsonb, queue text, priority smallint, run_at bigint, delay bigint,
+                    tags text[], key text, concurrency_key text, concurrency_limit smallint, trace_context jsonb))
+                WITH ORDINALITY AS j (
+                    id, job_type, config, queue, priority, run_at, delay, tags, key, concurrency_key, concurrency_limit,
+                    trace_context, position)
+            WHERE j.position - 1 = ANY (v_open)
+            ORDER BY j.job_type, j.key, j.position
+            ON CONFLICT (job_type, key) WHERE key IS NOT NULL DO NOTHING
+            RETURNING id)
+        SELECT array_agg(m.id) INTO v_made FROM made m;
 
         FOR v_found IN
             SELECT j.position::integer - 1 AS position, j.id, held.id AS holder
@@ -62,7 +66,8 @@ BEGIN
             WHERE j.position - 1 = ANY (v_open) AND j.key IS NOT NULL
         LOOP
             v_open := array_remove(v_open, v_found.position);
-            IF v_found.holder <> v_found.id THEN
+            -- A holder may have the very id that its caller chose.
+            IF v_found.holder <> v_found.id OR v_found.id <> ALL (coalesce(v_made, '{}')) THEN
                 v_holders := v_holders || json_build_array(v_found.position, v_found.holder);
             END IF;
         END LOOP;
