@@ -4,7 +4,6 @@ Run it: python examples/batched_revaluation.py
 """
 
 import asyncio
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -12,12 +11,8 @@ from datetime import timedelta
 from psycopg import AsyncConnection
 
 from piecework import BatchItem, BatchOutcomes, CurrentBatch, Fail, Jobs, RetrySettings
-from piecework.store.embedded import acquire
 
-# Your application's database. Where no URL is set: the server that Jobs() would start by itself.
-DATABASE_URL = os.environ.get("PIECEWORK_DATABASE_URL") or acquire().dsn
-
-jobs = Jobs(DATABASE_URL)
+jobs = Jobs()
 
 
 @dataclass
@@ -49,19 +44,18 @@ async def revalue(batch: CurrentBatch[Position]) -> BatchOutcomes[int]:
 
 
 async def main() -> None:
-    async with await AsyncConnection.connect(DATABASE_URL, autocommit=True) as conn:
+    async with jobs, await AsyncConnection.connect(jobs.dsn, autocommit=True) as conn:
         await conn.execute("""
             DROP TABLE IF EXISTS positions;
             CREATE TABLE positions (id int PRIMARY KEY, amount int NOT NULL, value int CHECK (value < 1000));
             INSERT INTO positions VALUES (1, 10), (2, 1000), (3, 20), (4, 30)
         """)
-        async with jobs:
-            positions = [Position(1, "TEA"), Position(2, "TEA"), Position(3, "INK"), Position(4, "OIL")]
-            handles = await jobs.spawn_all(revalue.spec(position) for position in positions)
-            async with jobs.worker():
-                for position, outcome in zip(positions, await handles.wait(timeout=timedelta(seconds=60)), strict=True):
-                    error = outcome.error.message.splitlines()[0] if outcome.error else ""
-                    print(position.id, outcome.status, error or outcome.result)
+        positions = [Position(1, "TEA"), Position(2, "TEA"), Position(3, "INK"), Position(4, "OIL")]
+        handles = await jobs.spawn_all(revalue.spec(position) for position in positions)
+        async with jobs.worker():
+            for position, outcome in zip(positions, await handles.wait(timeout=timedelta(seconds=60)), strict=True):
+                error = outcome.error.message.splitlines()[0] if outcome.error else ""
+                print(position.id, outcome.status, error or outcome.result)
         stored = await conn.execute("SELECT id, value FROM positions WHERE value IS NOT NULL ORDER BY id")
         print("stored:", dict(await stored.fetchall()))
 

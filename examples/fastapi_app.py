@@ -4,25 +4,24 @@ Run it: python examples/fastapi_app.py makes a few requests to itself. Serve it:
 """
 
 import asyncio
-import os
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from uuid import UUID
 
 import httpx
+import psycopg
 from fastapi import FastAPI, HTTPException
 from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from piecework import CurrentJob, JobId, Jobs, new_id
-from piecework.store.embedded import acquire
 
-# Your application's database. Where no URL is set: the server that Jobs() would start by itself.
-DATABASE_URL = os.environ.get("PIECEWORK_DATABASE_URL") or acquire().dsn
-
-jobs = Jobs(DATABASE_URL)
-engine: AsyncEngine = create_async_engine(DATABASE_URL.replace("postgresql://", "postgresql+psycopg://"))
+jobs = Jobs()
+# The database of the jobs is that of the application; your own engine will have a URL.
+engine: AsyncEngine = create_async_engine(
+    "postgresql+psycopg://", async_creator=lambda: psycopg.AsyncConnection.connect(jobs.dsn)
+)
 sessions = async_sessionmaker(engine, expire_on_commit=False)
 
 
@@ -48,9 +47,9 @@ async def ship(job: CurrentJob, order_id: JobId) -> None:
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-    async with engine.begin() as conn:
-        await conn.run_sync(Base.metadata.create_all)
     async with jobs, jobs.worker():  # in production workers are processes of their own: then `async with jobs:`
+        async with engine.begin() as conn:
+            await conn.run_sync(Base.metadata.create_all)
         yield
     await engine.dispose()
 

@@ -4,7 +4,6 @@ Run it: python examples/sharded_listener.py
 """
 
 import asyncio
-import os
 import sys
 from asyncio.subprocess import Process
 from dataclasses import dataclass
@@ -13,14 +12,11 @@ from datetime import timedelta
 from psycopg import AsyncConnection
 
 from piecework import CurrentJob, Jobs, LivenessSettings, Reschedule, RetrySettings, WorkerSettings
-from piecework.store.embedded import acquire
 
-# Your application's database. Where no URL is set: the server that Jobs() would start by itself.
-DATABASE_URL = os.environ.get("PIECEWORK_DATABASE_URL") or acquire().dsn
 SHARDS = 3
 PAGE = 10
 
-jobs = Jobs(DATABASE_URL)
+jobs = Jobs()
 
 
 @dataclass
@@ -33,7 +29,7 @@ class Cursor:
 @jobs.job(key="{shard}", retry=RetrySettings.repeat_indefinitely())
 async def listen(job: CurrentJob, shard: int) -> Reschedule:
     cursor = job.execution_state(Cursor) or Cursor()
-    async with await AsyncConnection.connect(DATABASE_URL) as conn:
+    async with await AsyncConnection.connect(jobs.dsn) as conn:
         while not job.shutdown_requested:
             # What a page leads to, and the cursor behind it, are committed together: no event is handled twice.
             async with conn.transaction():
@@ -65,8 +61,7 @@ async def start_worker() -> Process:
 
 
 async def main() -> None:
-    conn = await AsyncConnection.connect(DATABASE_URL, autocommit=True)
-    async with conn, jobs:
+    async with jobs, await AsyncConnection.connect(jobs.dsn, autocommit=True) as conn:
         await conn.execute("""
             DROP TABLE IF EXISTS events, handled;
             CREATE TABLE events (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, shard int NOT NULL);

@@ -4,7 +4,6 @@ Run it: python examples/transactional_completion.py
 """
 
 import asyncio
-import os
 from collections.abc import AsyncIterator
 from datetime import timedelta
 
@@ -12,18 +11,14 @@ from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
 from piecework import CurrentJob, Jobs, RetrySettings
-from piecework.store.embedded import acquire
 
-# Your application's database. Where no URL is set: the server that Jobs() would start by itself.
-DATABASE_URL = os.environ.get("PIECEWORK_DATABASE_URL") or acquire().dsn
-
-jobs = Jobs(DATABASE_URL)
+jobs = Jobs()
 
 
 @jobs.resource
 async def bank() -> AsyncIterator[AsyncConnectionPool[AsyncConnection]]:
     """The pool of the application: a worker opens it before its first job, and closes it after its last."""
-    async with AsyncConnectionPool(DATABASE_URL, connection_class=AsyncConnection, open=False) as pool:
+    async with AsyncConnectionPool(jobs.dsn, connection_class=AsyncConnection, open=False) as pool:
         yield pool
 
 
@@ -47,13 +42,13 @@ async def receipt(owner: str, amount: int) -> str:
 
 
 async def main() -> None:
-    async with await AsyncConnection.connect(DATABASE_URL, autocommit=True) as conn:
+    async with jobs, await AsyncConnection.connect(jobs.dsn, autocommit=True) as conn:
         await conn.execute("""
             DROP TABLE IF EXISTS accounts;
             CREATE TABLE accounts (owner text PRIMARY KEY, balance int NOT NULL CHECK (balance >= 0));
             INSERT INTO accounts VALUES ('ada', 100), ('grace', 0)
         """)
-        async with jobs, jobs.worker():
+        async with jobs.worker():
             handle = await transfer.spawn("ada", "grace", 30)
             await handle.result(timeout=timedelta(seconds=60))
         balances = await (await conn.execute("SELECT owner, balance FROM accounts ORDER BY owner")).fetchall()

@@ -4,18 +4,13 @@ Run it: python examples/transactional_outbox.py
 """
 
 import asyncio
-import os
 from datetime import timedelta
 
 import psycopg
 
 from piecework import JobHandle, JobId, Jobs, new_id
-from piecework.store.embedded import acquire
 
-# Your application's database. Where no URL is set: the server that Jobs() would start by itself.
-DATABASE_URL = os.environ.get("PIECEWORK_DATABASE_URL") or acquire().dsn
-
-jobs = Jobs(DATABASE_URL)
+jobs = Jobs()
 
 
 @jobs.job
@@ -34,8 +29,7 @@ async def place_order(conn: psycopg.AsyncConnection, order_id: JobId, email: str
 
 
 async def main() -> None:
-    conn = await psycopg.AsyncConnection.connect(DATABASE_URL, autocommit=True)
-    async with conn, jobs, jobs.worker():
+    async with jobs, jobs.worker(), await psycopg.AsyncConnection.connect(jobs.dsn, autocommit=True) as conn:
         await conn.execute("""
             DROP TABLE IF EXISTS orders, stock;
             CREATE TABLE orders (id uuid PRIMARY KEY, email text NOT NULL, item text NOT NULL);
