@@ -68,6 +68,7 @@ from piecework.work.runner import JobInitializer as JobInitializer
 from piecework.work.runner import JobRunner as JobRunner
 from piecework.work.runner import ResidentJobRunner as ResidentJobRunner
 from piecework.work.spawner import JobSpawner as JobSpawner
+from piecework.work.spawner import JoinedSpawner as JoinedSpawner
 from piecework.work.spawner import JobSpec as JobSpec
 
 __all__ = [
@@ -110,6 +111,7 @@ __all__ = [
     "JobSpawner",
     "JobSpec",
     "JobStatus",
+    "JoinedSpawner",
     "Jobs",
     "LivenessSettings",
     "MigrationsNeeded",

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
 from engine.helpers import SOON, WorkerProcess, until, value
 
-from piecework import JobKeyHeld, JobNotFinished, JobNotFound, Jobs, new_id
+from piecework import CurrentJob, JobKeyHeld, JobNotFinished, JobNotFound, Jobs, new_id
 
 Workers = Callable[..., WorkerProcess]
 NOT_LONG = timedelta(milliseconds=100)
@@ -171,3 +171,27 @@ async def test_the_result_of_a_job_is_waited_for_without_a_worker_in_this_proces
         handle = await erratic.spawn(3)
         assert await handle.result(timeout=SOON) == 3
     assert await jobs.handle(handle.id).result(timeout=SOON) == 3
+
+
+async def test_a_job_type_gives_typed_handles_of_many_jobs_by_their_ids(jobs: Jobs) -> None:
+    @jobs.job
+    async def double(number: int) -> int:
+        return 2 * number
+
+    ids = [(await double.spawn(number)).id for number in (3, 1, 2)]
+    async with jobs.worker():
+        assert await double.handles(ids).results(timeout=SOON) == [6, 2, 4]
+
+
+async def test_a_run_knows_when_it_was_due(jobs: Jobs) -> None:
+    seen: list[datetime] = []
+
+    @jobs.job
+    async def late(job: CurrentJob) -> None:
+        seen.append(job.run_at)
+
+    moment = datetime(2020, 1, 2, 3, 4, 5, 678_901, tzinfo=UTC)
+    handle = await late.options(run_at=moment).spawn()
+    async with jobs.worker():
+        await handle.result(timeout=SOON)
+    assert seen == [moment]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Generic, Protocol, cast, overload
 from uuid import UUID
 
@@ -23,6 +23,7 @@ from piecework.work.run_context import RunContext
 C = TypeVar("C", covariant=True, default=object)
 S = TypeVar("S")
 T = TypeVar("T")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class OwnTransaction(Protocol):
@@ -81,6 +82,11 @@ class CurrentJob(Generic[C]):
     def claim_no(self) -> int:
         """Which claim of the job this is: counts up from 1 and is never reset; the fence of its settle."""
         return self._claimed.claim_no
+
+    @property
+    def run_at(self) -> datetime:
+        """The moment at which this run was due, by the database's clock: what the next one can be counted from."""
+        return _EPOCH + timedelta(microseconds=self._claimed.run_at)
 
     @property
     def config(self) -> C:

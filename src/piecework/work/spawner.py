@@ -136,6 +136,10 @@ class JobSpawner(KeyLookups[R], Generic[P, R]):
         """Return a typed handle of a job of this type that was spawned elsewhere. Nothing is looked up."""
         return JobHandle(self._service, checked_id(id, "handle(…)"), self._read, created=False)
 
+    def handles(self, ids: Iterable[JobId]) -> JobHandles[R]:
+        """Return typed handles of jobs of this type that were spawned elsewhere, in their order. Nothing is looked up."""
+        return JobHandles(self._service, [self.handle(id) for id in ids])
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.job_type}>"
 
