@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Never, TypedDict, assert_type
@@ -21,12 +21,17 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_scoped_sessi
 from sqlalchemy.orm import Session, scoped_session
 
 from piecework import (
+    BatchedJobRunner,
+    BatchItem,
+    BatchOutcomes,
+    CurrentBatch,
     CurrentJob,
     ErrorInfo,
     Fail,
     JobCompletion,
     JobHandle,
     JobHandles,
+    JobId,
     JobInitializer,
     JobRunner,
     Jobs,
@@ -34,6 +39,7 @@ from piecework import (
     JobSpawner,
     JobSpec,
     JobStatus,
+    ProbeBudget,
     Reschedule,
     ResidentJobRunner,
     Resource,
@@ -295,6 +301,71 @@ async def residents(job: CurrentJob) -> None:
     assert_type(sweep_with_job.spawn_sync(every=4), JobHandle[Never])
     assert_type(await sweep(job), Reschedule)
     assert_type(sweep_plain(3), Reschedule)
+
+
+class Index(BatchedJobRunner[SyncConfig]):
+    job_type = "index"
+    max_batch_size = 100
+
+    async def run_batch(self, batch: CurrentBatch[SyncConfig]) -> BatchOutcomes:
+        return batch.outcomes(lambda item: Fail("empty") if not item.config.account else None)
+
+
+class Lengths(BatchedJobRunner[SyncConfig, int]):
+    job_type = "lengths"
+
+    async def run_batch(self, batch: CurrentBatch[SyncConfig]) -> BatchOutcomes[int] | None:
+        return batch.outcomes(self.each)
+
+    def each(self, item: BatchItem[SyncConfig]) -> int | Reschedule:
+        return len(item.config.account) or Reschedule.now()
+
+
+assert_type(jobs.add(Index()), JobSpawner[[SyncConfig], None])
+assert_type(jobs.add(Lengths()), JobSpawner[[SyncConfig], int])
+assert_type(jobs.spawner(Lengths), JobSpawner[[SyncConfig], int])
+
+
+@jobs.batched(max_size=100, max_concurrent_batches=4, retry=RetrySettings.never())
+async def index(batch: CurrentBatch[SyncConfig]) -> None: ...
+
+
+@jobs.batched("price", queue="market")
+async def price(batch: CurrentBatch[SyncConfig]) -> BatchOutcomes[int]:
+    async def one(item: BatchItem[SyncConfig], conn: psycopg.AsyncConnection) -> int | Reschedule | Fail:
+        await conn.execute("SELECT 1")
+        await item.save_state(3, conn=conn)
+        assert_type(item.execution_state(int), int | None)
+        return item.attempt
+
+    return await batch.run_isolated(one)
+
+
+@jobs.batched
+async def bisected(batch: CurrentBatch[SyncConfig]) -> BatchOutcomes:
+    async def some(items: Sequence[BatchItem[SyncConfig]], conn: psycopg.AsyncConnection) -> None:
+        await conn.execute("SELECT unnest(%s::text[])", [[item.config.account for item in items]])
+
+    return await batch.run_bisected(some, budget=ProbeBudget.at_most(4))
+
+
+@jobs.batched
+async def by_id(batch: CurrentBatch[SyncConfig]) -> BatchOutcomes[str]:
+    found: dict[JobId, str | Fail | ValueError] = {}
+    for item in batch.items:
+        assert_type(item, BatchItem[SyncConfig])
+        found[item.id] = item.config.account or ValueError("empty")
+    return BatchOutcomes(found)
+
+
+async def batches(batch: CurrentBatch[SyncConfig]) -> None:
+    assert_type(await index.spawn(SyncConfig("a")), JobHandle[None])
+    assert_type(await price.spawn(SyncConfig("a")), JobHandle[int])
+    assert_type(await bisected.options(delay=SECONDS).spawn(SyncConfig("a")), JobHandle[None])
+    assert_type(await price(batch), BatchOutcomes[int])
+    assert_type(by_id.spawn_sync(SyncConfig("a")).result_sync(timeout=SECONDS), str)
+    assert_type(batch.outcomes(lambda item: item.attempt), BatchOutcomes[int])
+    assert_type(batch.shutdown_requested, bool)
 
 
 class Pool:

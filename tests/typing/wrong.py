@@ -14,6 +14,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session, scoped_session
 
 from piecework import (
+    BatchedJobRunner,
+    BatchOutcomes,
+    CurrentBatch,
     CurrentJob,
     JobCompletion,
     JobHandle,
@@ -194,6 +197,65 @@ def r3() -> str:
 @jobs.resident(every=3)  # E no such setting
 async def r4() -> Reschedule:
     return Reschedule.now()
+
+
+@jobs.batched()  # E a batched job takes a CurrentBatch
+async def b1(job: CurrentJob) -> None: ...
+
+
+@jobs.batched()  # E and answers None or outcomes
+async def b2(batch: CurrentBatch[Config]) -> int:
+    return 1
+
+
+@jobs.batched  # E bare, too
+async def b3(batch: CurrentBatch[Config]) -> int:
+    return 1
+
+
+@jobs.batched  # E with async def
+def b4(batch: CurrentBatch[Config]) -> None: ...
+
+
+@jobs.batched(size=3)  # E no such setting
+async def b5(batch: CurrentBatch[Config]) -> None: ...
+
+
+@jobs.batched(max_size="3")  # E a number
+async def b6(batch: CurrentBatch[Config]) -> None: ...
+
+
+@jobs.batched
+async def indexed(batch: CurrentBatch[Config]) -> BatchOutcomes[int]:
+    return batch.outcomes(lambda item: item.config.account)  # E the results are int
+
+
+async def batches(batch: CurrentBatch[Config]) -> None:
+    await indexed.spawn(Other("a"))  # E wrong config
+    await indexed.spawn()  # E no config
+    await indexed.spawn(batch)  # E the config, not the batch
+    await indexed(Config("a"))  # E the batch, not the config
+    batch.items[0].config.acount  # E misspelt
+    batch.items.append  # E a sequence that is not changed
+    await batch.run_isolated(lambda item: 1)  # E it takes a connection besides, and is awaited
+    await batch.run_bisected(batch.run_isolated)  # E takes items and a connection
+    BatchOutcomes([("id", 1)])  # E an id is no text
+
+
+class WrongBatch(BatchedJobRunner[Config]):
+    job_type = "w"
+
+    async def run_batch(self, batch: CurrentBatch[Config]) -> BatchOutcomes[int]: ...  # E the result is None
+
+
+class NoRunBatch(BatchedJobRunner[Config]):
+    job_type = "n"
+
+    async def run(self, batch: CurrentBatch[Config]) -> None: ...
+
+
+jobs.add(NoRunBatch())  # E abstract
+jobs.add(indexed)  # E a function job is registered by its decorator
 
 
 class Completes(ResidentJobRunner[Config]):
