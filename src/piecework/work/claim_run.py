@@ -11,7 +11,6 @@ from piecework.base.errors import ClaimLost, TransactionError
 from piecework.model.job import ClaimedJob
 from piecework.store.joining import joined, joined_sync
 from piecework.store.refusals import state_of
-from piecework.store.run_writes import Request
 from piecework.work.run_context import Kind, RunContext, Write
 from piecework.work.service import Service
 
@@ -27,10 +26,18 @@ class ClaimRun(RunContext):
         self._service = service
 
     async def _send(self, write: Write, conn: object) -> str | None:
-        return await send(self._service, write.request, conn)
+        request = write.request
+        if conn is None and not write.joins:
+            return await self._service.run(lambda store: store.write(request))
+        with _change_as_lost():
+            return await joined(conn, self._service.statements, request.statement, request.payload)
 
     def _send_sync(self, write: Write, conn: object) -> str | None:
-        return send_sync(self._service, write.request, conn, write.verb)
+        request = write.request
+        if conn is None and not write.joins:
+            return self._service.run_sync(lambda store: store.write(request), write.verb)
+        with _change_as_lost():
+            return joined_sync(conn, self._service.statements, request.statement, request.payload)
 
     @asynccontextmanager
     async def lent(self) -> AsyncGenerator[psycopg.AsyncConnection]:
@@ -63,31 +70,10 @@ class ClaimRun(RunContext):
             ) from error
 
 
-async def send(service: Service, request: Request, conn: object) -> str | None:
-    """Make a call of the database in the transaction that is open on `conn`, or for None in one of its own.
-
-    Raises:
-        ClaimLost: a concurrent change of the job's row, which the isolation level of `conn` does not bear: none but a
-            rescue changes it.
-        TransactionError, DatabaseError: as `joined` and `Store.write`.
-        NotOpen: without a `conn`, the `Jobs` is not open.
-    """
-    if conn is None:
-        return await service.run(lambda store: store.write(request))
-    with _change_as_lost():
-        return await joined(conn, service.statements, request.statement, request.payload)
-
-
-def send_sync(service: Service, request: Request, conn: object, verb: str) -> str | None:
-    """Block as `send` waits; `verb` is the method that the user called."""
-    if conn is None:
-        return service.run_sync(lambda store: store.write(request), verb)
-    with _change_as_lost():
-        return joined_sync(conn, service.statements, request.statement, request.payload)
-
-
 @contextmanager
 def _change_as_lost() -> Generator[None]:
+    """Raise `ClaimLost` where the isolation level does not bear a concurrent change of the job's row: none but a rescue
+    changes it."""
     try:
         yield
     except TransactionError as error:

@@ -59,6 +59,8 @@ class Write(NamedTuple):
     """The execution state that it saves, if it does."""
     result: object = None
     """The result that it ends the claim with, if it does."""
+    joins: bool = False
+    """Whether it means nothing without a transaction of the caller's."""
 
 
 class RunContext(ABC):
@@ -116,7 +118,7 @@ class RunContext(ABC):
 
     def guarding(self) -> Write:
         """Make the write of `guard`."""
-        return Write("guard", None, run_writes.guarded(self._worker_id, [self.job]))
+        return Write("guard", None, run_writes.guarded(self._worker_id, [self.job]), joins=True)
 
     def completing(self, reschedule: Reschedule | None, result: object = None, verb: str = "complete_in") -> Write:
         """Make the write that ends the job in a transaction."""
@@ -134,7 +136,7 @@ class RunContext(ABC):
         else:
             ends = rescheduled(self.job, self._started, reschedule)
         request = run_writes.completions(self._worker_id, [ends], time.monotonic())
-        return Write(verb, reschedule, request, ends=ends, result=result)
+        return Write(verb, reschedule, request, ends=ends, result=result, joins=True)
 
     async def write(self, write: Write, conn: object = None) -> None:
         """Send a write, in the transaction that is open on `conn`, or in one of its own; and take note that it landed.
