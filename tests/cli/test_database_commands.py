@@ -22,6 +22,7 @@ STATUSES = ["pending", "running", "completed", "errored", "cancelled"]
 JOB_KEYS = [
     "id", "job_type", "status", "queue", "priority", "attempt", "failures", "crashes", "claim_no", "worker_id",
     "run_at", "created_at", "claimed_at", "started_at", "finished_at", "tags", "config", "result", "error",
+    "key", "concurrency_key", "parked", "progress", "state",
 ]  # fmt: skip
 
 
@@ -104,7 +105,8 @@ def test_status_counts_the_jobs_and_names_the_workers(piecework: CommandLine) ->
         piecework.until_status(job, "completed")
     status = piecework.reads("status")
     assert list(status) == [
-        "schema", "totals", "jobs", "queues", "attempts", "rescues", "lost_settles", "workers", "running", "stuck",
+        "schema", "manual_clock", "totals", "jobs", "queues", "attempts", "rescues", "lost_settles", "workers",
+        "running", "stuck",
     ]  # fmt: skip
     assert status["totals"] == dict.fromkeys(STATUSES, 0) | {"pending": 1, "completed": 3}
     kinds = {kind["job_type"]: kind for kind in status["jobs"]}  # type: ignore[attr-defined]
@@ -158,7 +160,8 @@ def test_a_failed_job_is_shown_with_its_attempts_and_can_be_run_again(piecework:
     worker.popen.terminate()
     assert worker.ends() == 0
     shown = piecework.reads("jobs", "show", job)
-    assert list(shown) == ["job", "attempts"]
+    assert list(shown) == ["job", "why", "attempts"]
+    assert shown["why"]["reason"] == "finished"  # type: ignore[index]
     assert shown["job"]["error"]["message"] == "it rains"  # type: ignore[index]
     (attempt,) = shown["attempts"]  # type: ignore[misc]
     assert list(attempt) == [
@@ -168,6 +171,7 @@ def test_a_failed_job_is_shown_with_its_attempts_and_can_be_run_again(piecework:
     code, said = piecework.run("jobs", "show", job)
     assert code == 0
     assert "ValueError: it rains" in said
+    assert "it ended errored at" in said
     assert piecework.run("jobs", "retry", job) == (0, f"{job}  retried\n")
     assert piecework.status_of(job) == "pending"
 
@@ -238,6 +242,7 @@ def test_debug_shows_the_traceback() -> None:
 
 def test_every_command_has_a_help_with_an_example() -> None:
     groups = [[name] for name in ("demo", "worker", "migrate", "status", "doctor")]
+    groups += [["limits", name] for name in ("list", "set", "pause", "resume")]
     for path in [*groups, *(["jobs", name] for name in ("list", "show", "retry", "cancel"))]:
         result = CliRunner().invoke(main.command, [*path, "--help"])
         assert result.exit_code == 0

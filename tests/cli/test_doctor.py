@@ -26,7 +26,7 @@ from support.private_postgres import PrivatePostgres
 
 NAMES = [
     "connection", "version", "standby", "defaults", "connections", "autovacuum", "clock", "encoding", "schema",
-    "permissions", "partitions", "pooler", "listen", "horizon",
+    "permissions", "partitions", "due_times", "pooler", "listen", "horizon",
 ]  # fmt: skip
 
 
@@ -108,7 +108,7 @@ def test_a_missing_schema_fails_and_what_needs_it_is_not_checked(empty_dsn: str)
     assert found.exit_code == 1
     assert "FAILED   schema        the schema 'piecework' does not exist" in found.output
     assert "→ run `piecework migrate`" in found.output
-    assert list(checks(empty_dsn)) == [name for name in NAMES if name not in ("permissions", "partitions")]
+    assert list(checks(empty_dsn)) == [name for name in NAMES if name not in ("permissions", "partitions", "due_times")]
 
 
 def test_functions_of_another_release_fail(dsn: str) -> None:

@@ -11,10 +11,12 @@ from piecework.cli.output import moment, quiet_text, span
 from piecework.store import migrating
 from piecework.store.examination import Lacking, Pin, Pooling, Server
 from piecework.store.migrating import SchemaState
+from piecework.store.turning import DueClock
 
 Status: TypeAlias = Literal["ok", "warning", "failed"]
 
 OLDEST = 15
+CLEAR_CLOCK = "It is for tests: end it by ManualClock(jobs).clear(), or delete the row of the table clock"
 _FEW_CONNECTIONS, _NO_CONNECTIONS = 20, 5
 _OLD, _VERY_OLD = 60.0, 3600.0
 _MANY_XIDS = 1_000_000
@@ -86,6 +88,14 @@ def partitions(missing: Mapping[str, int], days: int, lacking: Lacking | None) -
     if not may:
         advice = "this role may not make them: start a worker as the owner of the tables"
     return Verdict("warning" if may else "failed", f"partitions are missing: {_some(list(missing))}", advice)
+
+
+def due_times(clock: DueClock) -> Verdict:
+    """Judge whether due times go by the real time."""
+    if clock.manual:
+        text = f"a manual clock is set: jobs are due as of {moment(clock.now)}, and that stands still"
+        return Verdict("warning", text, CLEAR_CLOCK)
+    return Verdict("ok", "jobs become due by the server's clock")
 
 
 def pooler(pooling: Pooling) -> Verdict:

@@ -58,7 +58,8 @@ def command(as_json: bool, database_url: str | None, schema: str) -> None:
 
     \b
     Checks: connection, version, standby, defaults, connections, autovacuum,
-    clock, encoding, schema, permissions, partitions, pooler, listen, horizon.
+    clock, encoding, schema, permissions, partitions, due_times, pooler,
+    listen, horizon.
     Keys of --json:
       status  ok | warning | failed: the worst
       checks  [{name, status: ok | warning | failed, text, advice}]
@@ -126,6 +127,7 @@ async def _check_all(examination: Examination, schema: str, note: Callable[[str,
             "partitions", lambda: examination.missing_partitions(_DAYS),
             lambda missing: diagnosis.partitions(missing, _DAYS, lacking),
         )  # fmt: skip
+        await ask("due_times", examination.due_clock, diagnosis.due_times)
     await ask("pooler", examination.pooling, diagnosis.pooler)
     if not server.standby:
         await ask("listen", examination.hears, diagnosis.listen)

@@ -11,7 +11,9 @@ import click
 from piecework.base.errors import JobNotFound
 from piecework.cli.database import ask, database_options
 from piecework.cli.output import Column, json_option, moment, print_json, print_table, quiet_text, since, span
+from piecework.model.explanation import JobExplanation
 from piecework.model.snapshot import JobSnapshot, JobStatus
+from piecework.store.explaining import explain
 from piecework.store.overview import JobFilter, PastAttempt, list_attempts, list_jobs
 from piecework.store.store import KeyHeld, Store
 
@@ -44,7 +46,8 @@ def list_command(
       jobs  [{id, job_type, status, queue, priority, attempt, failures, crashes,
             claim_no, worker_id, run_at, created_at, claimed_at, started_at,
             finished_at, tags, config, result, error: null or {type, message,
-            traceback}}]
+            traceback}, key, concurrency_key, parked, progress: null or {done,
+            note, reported_at}, state}]
 
     Example: piecework jobs list --status errored --queue reports --limit 10
     """
@@ -65,6 +68,10 @@ def _row(job: JobSnapshot) -> list[str]:
     notes: list[str] = []
     if job.queue != "default":
         notes.append(f"queue {job.queue}")
+    if job.key is not None:
+        notes.append(f"key {job.key}")
+    if job.parked:
+        notes.append(f"parked behind {job.concurrency_key}")
     if job.attempt > 1:
         notes.append(f"attempt {job.attempt}")
     if job.error is not None:
@@ -87,13 +94,15 @@ def _when(job: JobSnapshot) -> str:
 @json_option
 @database_options
 def show_command(id: UUID, as_json: bool, database_url: str | None, schema: str) -> None:
-    """Show everything about one job, and how its attempts ended that did not complete it.
+    """Show everything about one job, why it does not run, and how its attempts ended that did not complete it.
 
     Exit code 1 when there is no such job.
 
     \b
     Keys of --json:
       job       as in `piecework jobs list --json`
+      why       {reason: not_due | no_worker | key_paused | behind_key |
+                waiting | running | finished, text, holders, worker_id, id}
       attempts  [{attempt, claim_no, worker_id, ended: retry | reschedule |
                 fail | cancel | release | rescue, started_at, ended_at, next_run_at,
                 error}]
@@ -101,20 +110,21 @@ def show_command(id: UUID, as_json: bool, database_url: str | None, schema: str)
     Example: piecework jobs show 01970e0c-3f1c-7a7b-b0a4-93d2d3b0f0c7
     """
 
-    async def read(store: Store) -> tuple[JobSnapshot, list[PastAttempt]]:
+    async def read(store: Store) -> tuple[JobSnapshot, JobExplanation, list[PastAttempt]]:
         (job,) = await store.load([id])
-        if job is None:
+        why = await explain(store, id)
+        if job is None or why is None:
             raise JobNotFound(
                 f"there is no job {id} in the schema {schema!r}: it was never spawned there, or is no longer kept"
             )
-        return job, await list_attempts(store, id)
+        return job, why, await list_attempts(store, id)
 
-    job, attempts = ask(database_url, schema, read)
+    job, why, attempts = ask(database_url, schema, read)
     if as_json:
-        print_json({"job": job, "attempts": attempts})
+        print_json({"job": job, "why": why, "attempts": attempts})
         return
-    for name, text in _lines(job):
-        click.echo(f"{name:<12} {text}")
+    for name, text in (*_lines(job), ("why", quiet_text(why.text))):
+        click.echo(f"{name:<15} {text}")
     if attempts:
         click.echo()
         names = ("attempt", "claim", "ended", "started", "ended at", "runs again", "error")
@@ -125,6 +135,9 @@ def _lines(job: JobSnapshot) -> Sequence[tuple[str, str]]:
     lines = [
         ("id", str(job.id)), ("job type", quiet_text(job.job_type)), ("status", job.status),
         ("queue", f"{quiet_text(job.queue)}, priority {job.priority}"),
+        *([] if job.key is None else [("key", quiet_text(job.key))]),
+        *([] if job.concurrency_key is None else [
+            ("concurrency key", quiet_text(job.concurrency_key) + (", parked behind it" if job.parked else ""))]),
         ("attempt", f"{job.attempt} ({job.failures} failed, {job.crashes} lost with their worker, "
                     f"claimed {job.claim_no} times)"),
         ("worker", "-" if job.worker_id is None else str(job.worker_id)),
@@ -132,6 +145,11 @@ def _lines(job: JobSnapshot) -> Sequence[tuple[str, str]]:
         ("finished", moment(job.finished_at)), ("tags", quiet_text(", ".join(job.tags)) or "-"),
         ("config", _cut(bytes(job.config).decode())),
     ]  # fmt: skip
+    if job.progress is not None:
+        done = "" if job.progress.done is None else f"{job.progress.done:g} "
+        lines.append(("progress", f"{done}{_cut(job.progress.note)} ({since(job.progress.reported_at)} ago)".strip()))
+    if job.state is not None:
+        lines.append(("state", _cut(bytes(job.state).decode())))
     if job.result is not None:
         lines.append(("result", _cut(bytes(job.result).decode())))
     if job.error is not None:

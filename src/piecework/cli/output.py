@@ -73,9 +73,9 @@ def moment(value: datetime | None) -> str:
     return "-" if value is None else value.astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
-def since(value: datetime | None) -> str:
-    """Say how much time has gone by."""
-    return "-" if value is None else span(datetime.now(UTC) - value)
+def since(value: datetime | None, now: datetime | None = None) -> str:
+    """Say how much time has gone by, until the present unless said otherwise."""
+    return "-" if value is None else span((now or datetime.now(UTC)) - value)
 
 
 def span(value: timedelta) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import click
 
 from piecework.cli.database import database_options, opened
-from piecework.cli.output import Column, json_option, print_json, print_table, quiet_text, since, span
+from piecework.cli.diagnosis import CLEAR_CLOCK
+from piecework.cli.output import Column, json_option, moment, print_json, print_table, quiet_text, since, span
 from piecework.cli.status_report import STATUSES, KindReport, Report, RunningReport, WorkerReport, read_report
 
 _MOST_STUCK = 20
@@ -33,6 +34,7 @@ def command(
     \b
     Keys of --json:
       schema
+      manual_clock  null, or the moment at which due times stand: for tests only
       totals    {pending, running, completed, errored, cancelled}
       jobs      [{queue, job_type, counts: as totals, oldest_due}]
       queues    [{queue, pending, running, oldest_due}]
@@ -70,9 +72,16 @@ def _show(report: Report, as_json: bool) -> None:
     if as_json:
         print_json(report)
         return
-    for part in (_print_jobs, _print_workers, _print_running, _print_stuck):
+    for part in (_print_clock, _print_jobs, _print_workers, _print_running, _print_stuck):
         part(report)
     sys.stdout.flush()
+
+
+def _print_clock(report: Report) -> None:
+    if report["manual_clock"] is not None:
+        stands = f"WARNING: a manual clock is set: jobs are due as of {moment(report['manual_clock'])}"
+        click.secho(click.wrap_text(f"{stands}, and that stands still. {CLEAR_CLOCK}", 80), fg="red")
+        click.echo()
 
 
 def _print_jobs(report: Report) -> None:
@@ -80,15 +89,17 @@ def _print_jobs(report: Report) -> None:
         click.echo("There are no jobs yet.")
         return
     numbers = [Column(status, right=True) for status in STATUSES]
-    print_table([Column("queue"), Column("job type"), *numbers, Column("due for")], [*map(_job_row, report["jobs"])])
-    due = [f"{quiet_text(q['queue'])} {since(q['oldest_due'])}" for q in report["queues"] if q["oldest_due"]]
+    rows = [_job_row(kind, report["manual_clock"]) for kind in report["jobs"]]
+    print_table([Column("queue"), Column("job type"), *numbers, Column("due for")], rows)
+    now = report["manual_clock"]
+    due = [f"{quiet_text(q['queue'])} {since(q['oldest_due'], now)}" for q in report["queues"] if q["oldest_due"]]
     if due:
         click.echo(f"\nOldest due job of each queue: {', '.join(due)}")
 
 
-def _job_row(kind: KindReport) -> list[str]:
+def _job_row(kind: KindReport, now: datetime | None) -> list[str]:
     numbers = [str(kind["counts"][status]) for status in STATUSES]
-    return [quiet_text(kind["queue"]), quiet_text(kind["job_type"]), *numbers, since(kind["oldest_due"])]
+    return [quiet_text(kind["queue"]), quiet_text(kind["job_type"]), *numbers, since(kind["oldest_due"], now)]
 
 
 def _print_workers(report: Report) -> None:

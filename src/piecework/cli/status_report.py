@@ -11,6 +11,7 @@ from piecework.model.snapshot import JobStatus
 from piecework.store import overview
 from piecework.store.overview import AttemptEnd, JobCount, RunningJob, WorkerState
 from piecework.store.store import Store
+from piecework.store.turning import read_clock
 
 STATUSES: tuple[JobStatus, ...] = ("pending", "running", "completed", "errored", "cancelled")
 _MOST_RUNNING = 1000
@@ -80,6 +81,7 @@ class Report(TypedDict):
     """What `piecework status --json` prints."""
 
     schema: str
+    manual_clock: datetime | None
     totals: dict[JobStatus, int]
     jobs: list[KindReport]
     queues: list[QueueReport]
@@ -102,9 +104,10 @@ async def read_report(store: Store, most_running: int, long: timedelta) -> Repor
     workers = await overview.list_workers(store)
     running = await overview.list_running(store, _MOST_RUNNING)
     rescues = await overview.count_rescues(store)
+    clock = await read_clock(store)
     kinds = _kinds(counts)
     return Report(
-        schema=store.schema,
+        schema=store.schema, manual_clock=clock.now if clock.manual else None,
         totals={status: sum(kind["counts"][status] for kind in kinds) for status in STATUSES},
         jobs=kinds, queues=_queues(kinds), attempts=await overview.count_attempts(store),
         rescues=RescueReport(last_hour=rescues.last_hour, last_day=rescues.last_day),

@@ -17,6 +17,7 @@ from piecework.store import migrating
 from piecework.store.connection import AsyncConnection, connect, sever, translated
 from piecework.store.migrating import SchemaState
 from piecework.store.statements import Statements
+from piecework.store.turning import DueClock
 
 PinKind: TypeAlias = Literal["session", "standby", "slot", "prepared transaction"]
 
@@ -168,6 +169,11 @@ class Examination:
                 if conn is self._first:
                     pids.add(pid)
         return Pooling(pooler=pids != {told}, shared=strangers or len(pids) > 1)
+
+    async def due_clock(self) -> DueClock:
+        """Return by what due times go."""
+        [(now, manual)] = await self._rows(self._statements.sql("read_clock"))
+        return DueClock(cast(datetime, now), cast(bool, manual))
 
     async def hears(self) -> bool:
         """Say whether a connection that listens hears what another one sends."""
