@@ -29,6 +29,7 @@ from piecework import (
     ErrorInfo,
     Fail,
     JobCompletion,
+    JobExplanation,
     JobHandle,
     JobHandles,
     JobId,
@@ -40,6 +41,7 @@ from piecework import (
     JobSpec,
     JobStatus,
     ProbeBudget,
+    Progress,
     Reschedule,
     ResidentJobRunner,
     Resource,
@@ -48,6 +50,7 @@ from piecework import (
 )
 from piecework.integrations import alembic as migrations
 from piecework.integrations.sql import migration_sql
+from piecework.testing import ManualClock
 
 jobs = Jobs()
 SECONDS = timedelta(seconds=30)
@@ -133,6 +136,30 @@ class Mailer:
     @jobs.job
     async def mail(to: str) -> int:
         return 1
+
+
+async def looks() -> None:
+    assert_type(await send_email.keyed_handle("k"), JobHandle[str] | None)
+    assert_type(send_email.keyed_handles_sync(), JobHandles[str])
+    assert_type(await forever.resident_handle(), JobHandle[Never] | None)
+    snapshot = await jobs.handle(UUID(int=1)).load()
+    assert_type(snapshot.config_as(Order), Order)
+    assert_type(snapshot.result_as(list[int]), list[int] | None)
+    assert_type(snapshot.execution_state(Order), Order | None)
+    assert_type(snapshot.progress, Progress | None)
+    handle = await send_email.spawn("a")
+    assert_type(await handle.execution_state(dict[str, int]), dict[str, int] | None)
+    assert_type(await handle.explain(), JobExplanation)
+    many = await jobs.spawn_all([send_email.spec("a")])
+    resizing = [resize.spawn_sync("a")]
+    assert_type(many + resizing, JobHandles[str | None])
+    assert_type(await many.load(), list[JobSnapshot])
+    assert_type(many.retry_sync(), list[bool])
+    assert_type(jobs.handles([handle.id]), JobHandles[object])
+    await jobs.set_concurrency_limit("account:*", None, queue="mail")
+    async with ManualClock(jobs, at=datetime.now(UTC)) as clock:
+        assert_type(await clock.advance(SECONDS), datetime)
+        assert_type(clock.advance_to_next_sync(), datetime | None)
 
 
 async def calls() -> None:

@@ -29,6 +29,7 @@ from piecework import (
     RetrySettings,
     WorkerSettings,
 )
+from piecework.testing import ManualClock
 
 jobs = Jobs()
 SECONDS = timedelta(seconds=30)
@@ -374,6 +375,15 @@ async def current(job: CurrentJob[Config]) -> None:
     job.config.nope  # E no such field
     job.attempt = 3  # E read-only
     job.progress(1)  # E not in this version
+
+
+async def looks() -> None:
+    await send.keyed_handle(7)  # E a key is a text
+    await jobs.spawn_all([send.spec("a")]) + [3]  # E handles are joined with handles
+    (await (await send.spawn("a")).load()).config_as("Config")  # E a type, not its name
+    await jobs.set_concurrency_limit("c", "many")  # E a number
+    await jobs.set_concurrency_limit("c", 1, "mail")  # E the queue is named
+    await ManualClock(jobs).advance(5)  # E a bare number is no duration
 
 
 async def worker() -> None:
