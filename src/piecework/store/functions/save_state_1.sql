@@ -17,7 +17,7 @@ DECLARE
     v_save jsonb := p_save;
     v_job record;
 BEGIN
-    -- Not FOR SHARE: two writes of one run do not wait for each other's transactions.
+    -- Two writes of one run do not wait for each other's transactions; what takes a job away locks its row FOR UPDATE.
     SELECT j.id, j.claim_no, j.job_type, j.key INTO v_job FROM jobs j
     WHERE j.id = (v_save->>'id')::uuid AND j.claim_no = (v_save->>'claim_no')::integer
       AND coalesce(j.worker_id = (v_save->>'worker')::uuid, false)
