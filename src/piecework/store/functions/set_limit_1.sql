@@ -2,6 +2,7 @@
 -- nothing any more goes. Keys in use are handed on at once, as far as there is room now.
 -- params:  $1 limit text: {name (a key, or the beginning of keys with an asterisk), queue? (else of all queues),
 --          max_running? | null, paused?}
+-- returns: nothing
 CREATE OR REPLACE FUNCTION /*schema.*/set_limit_1(p_limit text) RETURNS void
 LANGUAGE plpgsql
 SET search_path = /*schema*/, pg_temp
