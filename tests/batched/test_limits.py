@@ -136,13 +136,15 @@ async def test_what_was_claimed_beyond_the_limit_is_handed_back_after_a_while(
     jobs: Jobs, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batches, "_STALE", 0.2)
-    gate = asyncio.Event()
+    gate, peak = asyncio.Event(), Peak()
     running: list[int] = []
 
     @jobs.batched(max_size=10, max_concurrent_batches=1, concurrency_key="one", concurrency_limit=10)
     async def index(batch: CurrentBatch[Doc]) -> None:
         running.extend(numbers(batch))
-        await gate.wait()
+        async with peak.inside():
+            await gate.wait()
+            await asyncio.sleep(0.05)
 
     handles = await jobs.spawn_all(index.spec(Doc(number)) for number in range(4))
     async with jobs.worker():
@@ -151,17 +153,20 @@ async def test_what_was_claimed_beyond_the_limit_is_handed_back_after_a_while(
         gate.set()
         await handles.wait(timeout=SOON)
     assert sorted(running) == [0, 1, 2, 3]
+    assert peak.most == 1
     assert set(await statuses(handles)) == {"completed"}
 
 
 async def test_a_job_that_was_claimed_beyond_the_limit_can_be_cancelled(jobs: Jobs, dsn: str) -> None:
-    gate = asyncio.Event()
+    gate, peak = asyncio.Event(), Peak()
     running: list[int] = []
 
     @jobs.batched(max_concurrent_batches=1, concurrency_key="one", concurrency_limit=10)
     async def index(batch: CurrentBatch[Doc]) -> None:
         running.extend(numbers(batch))
-        await gate.wait()
+        async with peak.inside():
+            await gate.wait()
+            await asyncio.sleep(0.05)
 
     handles = await jobs.spawn_all(index.spec(Doc(number)) for number in range(2))
     async with jobs.worker():
@@ -169,9 +174,13 @@ async def test_a_job_that_was_claimed_beyond_the_limit_can_be_cancelled(jobs: Jo
         waiting = handles[1 - running[0]]
         assert await waiting.cancel()
         assert (await waiting.wait(timeout=SOON)).status == "cancelled"
+        assert len(running) == 1
+        more = await jobs.spawn_all(index.spec(Doc(number)) for number in range(2, 5))
+        await until(lambda: claimed(dsn) == 1 and count(dsn, "jobs") == 4)
         gate.set()
+        await more.wait(timeout=SOON)
         await handles.wait(timeout=SOON)
-    assert len(running) == 1
+    assert peak.most == 1
 
 
 async def test_two_batched_types_have_limits_of_their_own(jobs: Jobs) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 
@@ -41,6 +42,12 @@ def written(dsn: str) -> Written:
     return Written(dsn)
 
 
+def failures(dsn: str, job: object) -> int:
+    """How many attempts of a job have failed. It may have been handed back besides: due again, it was claimed while the
+    batch that had ended its attempt was about to return."""
+    return moves(dsn, job).count("retry")
+
+
 async def write(item: BatchItem[Doc], conn: psycopg.AsyncConnection) -> int:
     await conn.execute(INSERT, [item.config.number])
     return item.config.number
@@ -71,8 +78,8 @@ async def test_one_job_that_fails_undoes_what_it_wrote_and_the_others_commit(
         assert await handles.results(timeout=SOON) == [0, 1, 2, 3]
     assert sizes == [4, 1], "the failed one is retried alone"
     assert written.numbers() == [0, 1, 2, 3, 102]
-    assert [moves(dsn, handle.id) for handle in handles] == [[], [], ["retry"], []]
-    error = value(dsn, "SELECT error->>'type' FROM piecework.attempts")
+    assert [failures(dsn, handle.id) for handle in handles] == [0, 0, 1, 0]
+    error = value(dsn, "SELECT error->>'type' FROM piecework.attempts WHERE move = 'retry'")
     assert error == "psycopg.errors.UniqueViolation"
 
 
@@ -138,6 +145,23 @@ async def test_a_commit_that_is_refused_fails_every_job_of_the_batch(jobs: Jobs,
         await handles.wait(timeout=SOON)
     assert await statuses(handles) == ["errored"] * 3
     assert written.numbers() == []
+
+
+async def test_a_deadlock_at_the_commit_costs_no_attempt(jobs: Jobs, dsn: str, written: Written) -> None:
+    query(dsn, "CREATE SEQUENCE commits")
+    query(dsn, "CREATE FUNCTION deadlock_once() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+               "IF nextval('commits') = 1 THEN RAISE deadlock_detected; END IF; RETURN NULL; END $$")
+    query(dsn, "CREATE CONSTRAINT TRIGGER deadlock_once AFTER INSERT ON written DEFERRABLE INITIALLY DEFERRED "
+               "FOR EACH ROW EXECUTE FUNCTION deadlock_once()")
+
+    @jobs.batched(retry=ONCE)
+    async def index(batch: CurrentBatch[Doc]) -> BatchOutcomes[int]:
+        return await batch.run_isolated(write)
+
+    handles = await jobs.spawn_all(index.spec(Doc(number)) for number in range(3))
+    async with jobs.worker():
+        assert await handles.results(timeout=SOON) == [0, 1, 2]
+    assert [moves(dsn, handle.id) for handle in handles] == [["release"]] * 3
 
 
 async def test_an_error_that_is_swallowed_fails_its_job_and_not_the_batch(jobs: Jobs, written: Written) -> None:
@@ -361,8 +385,8 @@ async def test_what_the_budget_did_not_reach_fails_and_recovers_alone(jobs: Jobs
         await handles.wait(timeout=SOON)
     assert sizes == [10, 1, 1], "four probes save eight of ten"
     assert await statuses(handles) == ["completed"] * 10
-    assert [moves(dsn, handle.id) for handle in handles[:3]] == [["retry"], ["retry"], []]
-    types = query(dsn, "SELECT DISTINCT error->>'type' FROM piecework.attempts")
+    assert [failures(dsn, handle.id) for handle in handles[:3]] == [1, 1, 0]
+    types = query(dsn, "SELECT DISTINCT error->>'type' FROM piecework.attempts WHERE move = 'retry'")
     assert types == [("piecework.ProbesSpent",)]
     assert written.numbers() == list(range(10))
 
@@ -420,3 +444,30 @@ async def test_a_batch_uses_a_connection_of_its_own_while_its_jobs_spawn(jobs: J
     async with jobs.worker():
         async with asyncio.timeout(SOON.total_seconds()):
             assert await handles.results(timeout=SOON) == list(range(12))
+
+
+async def test_a_job_that_is_due_again_before_its_batch_has_returned_runs_soon_after(
+    jobs: Jobs, dsn: str, written: Written
+) -> None:
+    runs, returned = 0, 0.0
+
+    @jobs.batched
+    async def index(batch: CurrentBatch[Doc]) -> BatchOutcomes[int]:
+        nonlocal runs, returned
+        runs += 1
+        if runs > 1:
+            return batch.outcomes(lambda item: 2)
+
+        async def each(item: BatchItem[Doc], conn: psycopg.AsyncConnection) -> int | Reschedule:
+            return Reschedule.now()
+
+        outcomes = await batch.run_isolated(each)
+        await until(lambda: moves(dsn, batch.items[0].id).count("release") > 0)
+        returned = time.monotonic()
+        return outcomes
+
+    handle = await index.spawn(Doc(1))
+    async with jobs.worker():
+        assert await handle.result(timeout=SOON) == 2
+        assert time.monotonic() - returned < 4
+    assert runs == 2

@@ -16,7 +16,7 @@ from piecework.model.settlement import Settlement
 from piecework.store.joining import joined
 from piecework.store.lending import Lending
 from piecework.store.run_writes import answers, completions
-from piecework.store.savepoints import rolled_back
+from piecework.store.savepoints import is_conflict, rolled_back
 from piecework.store.statements import Statements
 
 
@@ -33,8 +33,8 @@ class BatchDesk:
         self._statements = statements
         self.sent: dict[str, Settlement] = {}
         """How the jobs ended, by their ids, in a transaction that was committed, or may have been."""
-        self.lost = False
-        """Whether the transaction was given up since claims were lost."""
+        self.gives_back = False
+        """Whether the claims are to be released: the transaction failed at its end, and by no fault of the jobs."""
 
     @asynccontextmanager
     async def transaction(self) -> AsyncGenerator[psycopg.AsyncConnection]:
@@ -44,6 +44,7 @@ class BatchDesk:
                 yield conn
         except BaseException as error:
             if rolled_back(error):
+                self.gives_back |= bool(self.sent) and is_conflict(error)
                 self.sent = {}
             raise
 
@@ -69,9 +70,11 @@ class BatchDesk:
             if found != "landed"
         ]
         if lost:
-            self.lost = True
+            self.gives_back = True
             raise ClaimLost(
                 f"the claims of {len(lost)} of {len(settlements)} jobs of the batch were lost, so nothing of it is "
                 f"committed and the others run again: {', '.join(lost)}"
             )
         self.sent = {settlement.job.id: settlement for settlement in settlements}
+        for item in self._batch.items:
+            item.ended = True

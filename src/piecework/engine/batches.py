@@ -92,7 +92,7 @@ class Batches:
         return functools.partial(batching.run, current)
 
     def freed(self, batch: HeldBatch) -> None:
-        """Let the next batch of the type begin, now that the last settle of this one has landed."""
+        """Let the next batch of the type begin, now that the last settle of one that had begun has landed."""
         job_type = batch.registered.job_type
         self._begun[job_type] -= 1
         for other in self._aside:
@@ -139,7 +139,7 @@ class Batches:
                 sent = desk.sent[item.job.id]
                 surplus = "" if error is None or batch.stop is not None else f"raised {error!r:.200}"
                 self._runs.settle(item, replace(released(item.job), sent=sent, surplus=surplus))
-            elif desk.lost:
+            elif desk.gives_back:
                 self._runs.settle(item, released(item.job))
             elif isinstance(outcome, BaseException):
                 self._runs.conclude(item, None, outcome)

@@ -23,7 +23,7 @@ from piecework.model.settings import WorkerSettings
 from piecework.model.settlement import Settlement, cancelled, refused, released
 from piecework.store.settling import Answer
 from piecework.work.claim_run import ClaimRun
-from piecework.work.current_job import CurrentJob, sent_by
+from piecework.work.current_job import CurrentJob
 from piecework.work.service import Service
 
 _STILL_RUNNING_PAUSE = timedelta(seconds=5)
@@ -65,9 +65,9 @@ class Executor:
             earlier = self.held.get(job.id)
             if earlier is not None and (earlier.running or earlier.started is None):
                 # Its claim was lost and rescued, but its run could not be stopped and goes on here: not twice at once.
-                # Or it has rescheduled itself in a transaction, and is about to return.
-                ends = earlier.current is not None and sent_by(earlier.current) is not None
-                self._completer.put(worker_id, released(job, _RETURNING_PAUSE if ends else _STILL_RUNNING_PAUSE))
+                # Or it has ended the job in a transaction, and is about to return.
+                pause = _RETURNING_PAUSE if earlier.returns_soon else _STILL_RUNNING_PAUSE
+                self._completer.put(worker_id, released(job, pause))
                 continue
             if earlier is not None:
                 self._drop(earlier)  # its settle has landed, or was lost with the claim: only the answer is not here
@@ -280,5 +280,6 @@ class Executor:
             unit.left -= 1
             if unit.left > 0:
                 return
-            self._batches.freed(unit)
+            if unit.started is not None:
+                self._batches.freed(unit)
         self.capacity.free(unit.registered.job_type, in_thread=unit.in_thread, started=unit.started is not None)

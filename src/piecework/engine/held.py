@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 from piecework.engine.deadlines import Deadline
 from piecework.engine.tracing import RunTrace
 from piecework.model.job import ClaimedJob
-from piecework.work.current_job import CurrentJob
+from piecework.work.current_job import CurrentJob, sent_by
 from piecework.work.registry import RegisteredJob
 
 Stop: TypeAlias = Literal["release", "drop", "cancel", "timeout"]
@@ -21,8 +21,8 @@ class Held:
     """A claim, from its landing until its settle landed."""
 
     __slots__ = (
-        "batch", "current", "deadline", "in_thread", "job", "registered", "running", "started", "stop", "task", "trace",
-        "worker_id",
+        "batch", "current", "deadline", "ended", "in_thread", "job", "registered", "running", "started", "stop", "task",
+        "trace", "worker_id",
     )  # fmt: skip
 
     def __init__(self, job: ClaimedJob, registered: RegisteredJob, worker_id: str) -> None:
@@ -34,6 +34,8 @@ class Held:
         self.trace: RunTrace | None = None
         self.started: float | None = None
         self.running = False
+        self.ended = False
+        """Whether its batch has ended the job in a transaction, and goes on."""
         self.stop: Stop | None = None
         """The first reason wins, except that a claim which is another's is dropped in any case."""
         self.task: asyncio.Task[None] | None = None
@@ -41,6 +43,11 @@ class Held:
         """Of its timeout, and when it was stopped, of our patience."""
         self.batch: HeldBatch | None = None
         """Which it runs in."""
+
+    @property
+    def returns_soon(self) -> bool:
+        """Whether the job was ended in a transaction by what still runs."""
+        return self.ended or (self.current is not None and sent_by(self.current) is not None)
 
     @property
     def claims(self) -> Sequence[Held]:
