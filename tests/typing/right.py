@@ -16,9 +16,10 @@ import sqlmodel
 from alembic import context, op
 from psycopg_pool import AsyncConnectionPool, AsyncNullConnectionPool, ConnectionPool
 from sqlalchemy import Connection as SaConnection
+from sqlalchemy import Engine
 from sqlalchemy.ext.asyncio import AsyncConnection as SaAsyncConnection
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_scoped_session
-from sqlalchemy.orm import Session, scoped_session
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_scoped_session, async_sessionmaker
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from piecework import (
     BatchedJobRunner,
@@ -50,7 +51,7 @@ from piecework import (
 )
 from piecework.integrations import alembic as migrations
 from piecework.integrations.sql import migration_sql
-from piecework.testing import ManualClock
+from piecework.testing import ManualClock, RecordedJob, current_job
 
 jobs = Jobs()
 SECONDS = timedelta(seconds=30)
@@ -509,6 +510,83 @@ def narrow(job: CurrentJob[Order]) -> None:
     anyone(job)
     assert_type(job.config, Order)
     assert_type(job.attempt, int)
+
+
+class Place(TypedDict):
+    page: int
+
+
+async def writes(job: CurrentJob, asy: psycopg.AsyncConnection, session: AsyncSession, pg: Asyncpg) -> None:
+    assert_type(job.execution_state(Order), Order | None)
+    assert_type(job.execution_state(list[int]), list[int] | None)
+    assert_type(job.execution_state(Place), Place | None)
+    await job.save_state(Order(1, []))
+    await job.save_state({"page": 1}, conn=session)
+    await job.set_result([1], conn=pg)
+    await job.set_result(None)
+    await job.progress(0.5, "half")
+    await job.progress(7)
+    await job.guard(asy)
+    await job.complete_in(asy)
+    await job.complete_in(session, Reschedule.now())
+    await job.complete_in(pg, result="done")
+    await job.wait_for_shutdown()
+
+
+def writes_sync(job: CurrentJob, sync: psycopg.Connection, session: Session) -> None:
+    job.save_state_sync(1, conn=session)
+    job.set_result_sync(1, conn=sync)
+    job.progress_sync(1, note="one")
+    job.guard_sync(sync)
+    job.complete_in_sync(session, Reschedule.now())
+    assert_type(job.wait_for_shutdown_sync(SECONDS), bool)
+
+
+async def blocks(
+    job: CurrentJob, engine: AsyncEngine, maker: async_sessionmaker[AsyncSession],
+    pool: AsyncConnectionPool[psycopg.AsyncConnection[dict[str, object]]], acquire: Callable[[], Acquired],
+) -> int:
+    async with job.completing() as own:
+        assert_type(own, psycopg.AsyncConnection)
+        await send_email.options(conn=own).spawn("a")
+    async with job.completing(Reschedule.after(SECONDS), begin=maker.begin) as session:
+        assert_type(session, AsyncSession)
+    async with job.completing(begin=engine.begin) as conn:
+        assert_type(conn, SaAsyncConnection)
+    async with job.completing(begin=pool.connection) as dicts:
+        assert_type(dicts, psycopg.AsyncConnection[dict[str, object]])
+    async with job.completing(begin=acquire) as acquired:
+        assert_type(acquired, Asyncpg)
+        return 1  # a block swallows no error, so nothing is missing after it
+
+
+def blocks_sync(job: CurrentJob, engine: Engine, maker: sessionmaker[Session], pool: ConnectionPool) -> int:
+    with job.completing(Reschedule.now()) as own:
+        assert_type(own, psycopg.Connection)
+    with job.completing(begin=maker.begin) as session:
+        assert_type(session, Session)
+    with job.completing(begin=engine.begin) as conn:
+        assert_type(conn, SaConnection)
+    with job.completing(begin=pool.connection) as pooled:
+        assert_type(pooled, psycopg.Connection)
+        return 1
+
+
+class Acquired:
+    """What asyncpg's `pool.acquire` answers."""
+
+    async def __aenter__(self) -> Asyncpg:
+        return Asyncpg()
+
+    async def __aexit__(self, *exc: object) -> None: ...
+
+
+async def in_a_test() -> None:
+    job = current_job(Order(1, []), attempt=2, state=[1])
+    assert_type(job, RecordedJob[Order])
+    narrow(job)
+    assert_type(current_job(), RecordedJob[None])
+    assert_type(job.completions, list[Reschedule | None])
 
 
 @dataclass

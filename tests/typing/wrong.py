@@ -10,7 +10,7 @@ import psycopg
 from psycopg_pool import ConnectionPool
 from sqlalchemy import Connection as SaConnection
 from sqlalchemy.ext.asyncio import AsyncConnection as SaAsyncConnection
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session, scoped_session
 
 from piecework import (
@@ -374,7 +374,37 @@ Jobs(pool=ConnectionPool("", open=False))  # E an asynchronous pool
 async def current(job: CurrentJob[Config]) -> None:
     job.config.nope  # E no such field
     job.attempt = 3  # E read-only
-    job.progress(1)  # E not in this version
+    job.progress(1)  # E forgotten await
+    await job.progress("half")  # E how much is done is a number
+    await job.progress_sync(1)  # E the twin blocks
+    number: int = job.execution_state(int)  # E int or None
+    job.execution_state(3)  # E a type
+    await job.complete_in()  # E a connection
+
+
+async def writes(
+    job: CurrentJob, asy: psycopg.AsyncConnection, sync: psycopg.Connection, engine: AsyncEngine, pool: ConnectionPool
+) -> None:
+    await job.save_state(1, conn=sync)  # E sync connection
+    job.save_state_sync(1, conn=asy)  # E async connection
+    job.save_state(1)  # E forgotten await
+    await job.set_result(1, conn=sync)  # E sync connection
+    await job.complete_in(sync)  # E sync connection
+    job.complete_in_sync(asy)  # E async connection
+    await job.complete_in(asy, 3)  # E no reschedule
+    await job.guard(sync)  # E sync connection
+    async with job.completing(3):  # E not a reschedule
+        pass
+    async with job.completing(begin=asy):  # E begin is a callable
+        pass
+    with job.completing(begin=engine.begin):  # E it opens asynchronously
+        pass
+    async with job.completing(begin=pool.connection):  # E it opens blocking
+        pass
+    async with job.completing() as conn:
+        conn.nope()  # E an AsyncConnection
+    with job.completing() as own:
+        await own.execute("SELECT 1")  # E a blocking connection
 
 
 async def looks() -> None:

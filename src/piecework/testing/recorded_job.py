@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
-from typing import Generic, Never, cast
+from typing import Generic, TypedDict, cast, overload
 
 import msgspec
 import psycopg
-from typing_extensions import TypeVar
+from typing_extensions import TypeVar, Unpack
 
 from piecework.base.ids import JobId, new_id
 from piecework.base.latch import Latch
@@ -19,7 +19,7 @@ from piecework.work.current_job import CurrentJob, give_config, request_cancel
 from piecework.work.run_context import RunContext, Write
 
 C = TypeVar("C", covariant=True, default=None)
-D = TypeVar("D", default=None)
+D = TypeVar("D")
 
 
 class _Kind:
@@ -115,30 +115,32 @@ class RecordedJob(CurrentJob[C], Generic[C]):
         self._recorded.lost = True
 
 
-def current_job(
-    config: D = cast("Never", None),  # noqa: B008
-    *,
-    id: JobId | None = None,
-    job_type: str = "test",
-    queue: str = "default",
-    attempt: int = 1,
-    claim_no: int | None = None,
-    state: object = None,
-) -> RecordedJob[D]:
+class _Facts(TypedDict, total=False):
+    id: JobId
+    job_type: str
+    queue: str
+    attempt: int
+    claim_no: int
+    state: object
+
+
+@overload
+def current_job(**facts: Unpack[_Facts]) -> RecordedJob[None]: ...
+@overload
+def current_job(config: D, /, **facts: Unpack[_Facts]) -> RecordedJob[D]: ...
+def current_job(config: object = None, /, **facts: Unpack[_Facts]) -> RecordedJob[object]:
     """Return a `CurrentJob` to call a job function with: `await send_email(testing.current_job(attempt=2), "a")`.
 
     Args:
         config: what `job.config` answers.
-        id: a new one unless said otherwise.
-        job_type: its job type.
-        queue: the queue it was claimed from.
-        attempt: the number of this attempt.
-        claim_no: the same as `attempt` unless said otherwise.
-        state: what an earlier attempt saved.
+        facts: `id`, `job_type`, `queue` and `attempt` of the job, and its `claim_no`, the same as `attempt` unless said
+            otherwise; `state`, what an earlier attempt saved.
     """
+    attempt = facts.get("attempt", 1)
     claimed = ClaimedJob(
-        id=str(new_id() if id is None else id), claim_no=attempt if claim_no is None else claim_no, job_type=job_type,
-        queue=queue, priority=0, run_at=0, attempt=attempt, failures=attempt - 1, crashes=0,
-        config=msgspec.Raw(b"null"), state=msgspec.Raw(encode(state)),
+        id=str(facts.get("id") or new_id()), claim_no=facts.get("claim_no", attempt),
+        job_type=facts.get("job_type", "test"), queue=facts.get("queue", "default"), priority=0, run_at=0,
+        attempt=attempt, failures=attempt - 1, crashes=0, config=msgspec.Raw(b"null"),
+        state=msgspec.Raw(encode(facts.get("state"))),
     )  # fmt: skip
     return RecordedJob(claimed, config)
