@@ -273,3 +273,17 @@ async def test_a_job_that_ended_while_the_cancel_waited_and_was_brought_back_is_
     assert await asked == ["finished"]
     assert scene.job(job.id)["worker_id"] is None
     assert requests(scene) == []
+
+
+async def test_a_second_request_waits_for_no_transaction_that_completes_the_job(scene: Scene) -> None:
+    worker, [job, pending_behind] = await scene.running(2)
+    assert await scene.settle(worker, released(pending_behind)) == ["landed"]
+    ids = uuids([job, pending_behind])
+    assert await scene.store.cancel(ids[:1]) == ["requested"]
+    user = scene.session()
+    claim = f'["{job.id}", 1, "complete", 1, null]'
+    user.execute("SELECT complete_1($1)", [f'{{"worker": "{worker}", "claims": [{claim}]}}'])
+    assert await scene.store.cancel(ids) == ["requested", "cancelled"]
+    user.commit()
+    assert await scene.store.cancel(ids) == ["finished", "finished"]
+    assert requests(scene) == []

@@ -94,23 +94,24 @@ BEGIN
     END IF;
 
     RETURN QUERY
-    WITH asked AS (
-        INSERT INTO cancel_requests AS c (job_id, claim_no)
-        SELECT found.id, found.claim_no
+    WITH running AS MATERIALIZED (
+        SELECT found.id, found.claim_no, found.worker_id
         FROM (SELECT u.id FROM unnest(v_locked || v_held) AS u (id) ORDER BY u.id) AS wanted
-        CROSS JOIN LATERAL (SELECT j.id, j.claim_no FROM jobs j WHERE j.id = wanted.id LIMIT 1) AS found
-        ON CONFLICT (job_id) DO UPDATE SET claim_no = excluded.claim_no
-        RETURNING c.job_id),
+        CROSS JOIN LATERAL (SELECT j.id, j.claim_no, j.worker_id FROM jobs j WHERE j.id = wanted.id LIMIT 1) AS found),
+    -- A request that stands is left alone: the open transaction that ends its job has deleted it.
+    asked AS (
+        INSERT INTO cancel_requests AS c (job_id, claim_no)
+        SELECT r.id, r.claim_no FROM running r
+        WHERE (SELECT true FROM cancel_requests c WHERE c.job_id = r.id AND c.claim_no = r.claim_no) IS NULL
+        ORDER BY r.id
+        ON CONFLICT (job_id) DO UPDATE SET claim_no = excluded.claim_no),
     -- A payload has at most 8000 bytes.
     told AS MATERIALIZED (
         SELECT pg_notify(/*channel*/, jsonb_build_object(
                    'worker', run.worker_id, 'cancel', jsonb_agg(jsonb_build_array(run.id, run.claim_no)))::text)
-        FROM (SELECT j.id, j.claim_no, j.worker_id,
-                     row_number() OVER (PARTITION BY j.worker_id ORDER BY j.id) / 100 AS part
-              FROM asked a CROSS JOIN LATERAL (
-                  SELECT j.* FROM jobs j WHERE j.id = a.job_id LIMIT 1) AS j
-              WHERE j.worker_id IS NOT NULL) AS run
+        FROM (SELECT r.*, row_number() OVER (PARTITION BY r.worker_id ORDER BY r.id) / 100 AS part
+              FROM running r WHERE r.worker_id IS NOT NULL) AS run
         GROUP BY run.worker_id, run.part)
-    SELECT a.job_id, 'requested' FROM asked a WHERE (SELECT count(*) FROM told) >= 0;
+    SELECT r.id, 'requested' FROM running r WHERE (SELECT count(*) FROM told) >= 0;
 END
 $$;

@@ -18,13 +18,13 @@ SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
     v_now timestamptz := coalesce((SELECT c.now FROM clock c WHERE c.one), clock_timestamp());
-    v_limited boolean := EXISTS (SELECT FROM limits WHERE scope = 'concurrency_key');
+    v_limited boolean;
     v_ids uuid[];
     v_queues text[];
     v_keys text[];
     v_held_queues text[];
     v_held_keys text[];
-    v_rooms integer[];
+    v_running integer[];
     v_startable uuid[];
     v_taken uuid[];
     v_claimed json;
@@ -53,15 +53,9 @@ BEGIN
     INSERT INTO concurrency_keys (queue, concurrency_key)
     SELECT DISTINCT u.queue, u.key FROM unnest(v_queues, v_keys) AS u (queue, key) ORDER BY u.queue, u.key
     ON CONFLICT DO NOTHING;
-    -- In one order everywhere, keys before jobs (invariant D). What is answered is the row as it was locked. The operators'
-    -- limit counts before the job's own.
-    SELECT array_agg(held.queue), array_agg(held.concurrency_key), array_agg(greatest(coalesce(
-               CASE WHEN v_limited THEN concurrency_limit_1(held.queue, held.concurrency_key) END,
-               (SELECT j.concurrency_limit FROM jobs j
-                WHERE j.queue = held.queue AND j.concurrency_key = held.concurrency_key AND j.worker_id IS NULL
-                  AND j.run_at <= v_now
-                ORDER BY j.priority, j.run_at, j.id LIMIT 1), 1) - cardinality(held.running), 0))
-    INTO v_held_queues, v_held_keys, v_rooms
+    -- In one order everywhere, keys before jobs (invariant D). What is answered is the row as it was locked.
+    SELECT array_agg(held.queue), array_agg(held.concurrency_key), array_agg(cardinality(held.running))
+    INTO v_held_queues, v_held_keys, v_running
     FROM (
         SELECT k.* FROM (
             SELECT DISTINCT u.queue, u.key FROM unnest(v_queues, v_keys) AS u (queue, key) ORDER BY u.queue, u.key) AS u
@@ -72,14 +66,22 @@ BEGIN
         RETURN json_build_array(NULL, true)::text;
     END IF;
 
-    -- A statement of its own, so that it sees what was committed before the locks were granted. What stands first in its key
-    -- and is of a lane that may not give more, or of a type that this worker does not run, stays where it is.
+    -- Statements of their own, so that they see what was committed before the locks were granted: limits, too, and who is
+    -- next in line. The operators' limit counts before that of the job. What stands first in its key and is of a lane that
+    -- may not give more, or of a type that this worker does not run, stays where it is.
+    v_limited := EXISTS (SELECT FROM limits WHERE scope = 'concurrency_key');
     WITH startable AS MATERIALIZED (
-        SELECT j.* FROM unnest(v_held_queues, v_held_keys, v_rooms) AS k (queue, key, room)
+        SELECT j.* FROM unnest(v_held_queues, v_held_keys, v_running) AS k (queue, key, running)
+        CROSS JOIN LATERAL (
+            SELECT greatest(coalesce(
+                CASE WHEN v_limited THEN concurrency_limit_1(k.queue, k.key) END,
+                (SELECT j.concurrency_limit FROM jobs j
+                 WHERE j.queue = k.queue AND j.concurrency_key = k.key AND j.worker_id IS NULL AND j.run_at <= v_now
+                 ORDER BY j.priority, j.run_at, j.id LIMIT 1), 1) - k.running, 0) AS count) AS room
         CROSS JOIN LATERAL (
             SELECT j.id, j.queue, j.job_type, j.priority, j.run_at FROM jobs j
             WHERE j.queue = k.queue AND j.concurrency_key = k.key AND j.worker_id IS NULL AND j.run_at <= v_now
-            ORDER BY j.priority, j.run_at, j.id LIMIT k.room FOR UPDATE SKIP LOCKED) AS j),
+            ORDER BY j.priority, j.run_at, j.id LIMIT room.count FOR UPDATE SKIP LOCKED) AS j),
     ranked AS (
         SELECT s.id, lane.count, row_number() OVER w AS rank
         FROM startable s JOIN unnest(p_queues, p_job_types, p_priorities, p_counts) AS lane (queue, job_type, priority, count)
@@ -93,11 +95,13 @@ BEGIN
         WITH claimed AS (
             UPDATE jobs SET worker_id = p_worker, claim_no = claim_no + 1, claimed_at = clock_timestamp(), parked = false
             WHERE id = ANY (v_taken) RETURNING *),
-        -- No UPDATE ... FROM: the planner would walk all keys in use, should it think that they are few.
+        -- No UPDATE ... FROM: the planner would walk all keys in use, should it think that they are few. A job that went on
+        -- in a user's transaction may stand among the holders still, until its worker hands the key on.
         holding AS (
             INSERT INTO concurrency_keys AS k (queue, concurrency_key, running)
             SELECT c.queue, c.concurrency_key, array_agg(c.id) FROM claimed c GROUP BY 1, 2 ORDER BY 1, 2
-            ON CONFLICT (queue, concurrency_key) DO UPDATE SET running = k.running || excluded.running)
+            ON CONFLICT (queue, concurrency_key) DO UPDATE SET
+                running = ARRAY(SELECT r FROM unnest(k.running) AS r WHERE r <> ALL (excluded.running)) || excluded.running)
         SELECT json_agg(json_build_array(
                    c.id, c.claim_no, c.job_type, c.queue, c.priority, (date_part('epoch', c.run_at) * 1000000)::bigint,
                    c.attempt, c.failures, c.crashes, c.config, c.concurrency_key, c.trace_context,
@@ -110,11 +114,13 @@ BEGIN
     -- A parked row implies that its key is full, or that a sibling before it is not parked (A2).
     UPDATE jobs SET parked = true WHERE ctid = ANY (ARRAY(
         SELECT late.tid
-        FROM (SELECT u.id FROM unnest(v_ids) AS u (id) WHERE u.id <> ALL (coalesce(v_startable, '{}')) ORDER BY u.id) AS u
+        -- Of the keys in hand alone: whoever has another one would pass over a row that is locked here.
+        FROM (SELECT u.id FROM unnest(v_ids, v_queues, v_keys) AS u (id, queue, key)
+              WHERE u.id <> ALL (coalesce(v_startable, '{}'))
+                AND (u.queue, u.key) IN (SELECT * FROM unnest(v_held_queues, v_held_keys)) ORDER BY u.id) AS u
         CROSS JOIN LATERAL (
-            SELECT j.ctid AS tid, j.queue, j.concurrency_key FROM jobs j
-            WHERE j.id = u.id AND j.worker_id IS NULL AND NOT j.parked FOR UPDATE SKIP LOCKED) AS late
-        WHERE (late.queue, late.concurrency_key) IN (SELECT * FROM unnest(v_held_queues, v_held_keys))));
+            SELECT j.ctid AS tid FROM jobs j
+            WHERE j.id = u.id AND j.worker_id IS NULL AND NOT j.parked FOR UPDATE SKIP LOCKED) AS late));
     GET DIAGNOSTICS v_parked = ROW_COUNT;
     PERFORM drop_unused_keys_1(v_held_queues, v_held_keys);
     -- Candidates that were neither claimed nor parked stand first in a key that has room: another worker's, or for later.

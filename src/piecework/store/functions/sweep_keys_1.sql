@@ -11,6 +11,8 @@ SET enable_mergejoin = off
 SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
+    v_now timestamptz := coalesce((SELECT c.now FROM clock c WHERE c.one), clock_timestamp());
+    v_limited boolean := EXISTS (SELECT FROM limits WHERE scope = 'concurrency_key');
     v_key record;
     v_count integer := 0;
 BEGIN
@@ -19,6 +21,18 @@ BEGIN
         WHERE k.running = '{}' OR EXISTS (
             SELECT FROM unnest(k.running) AS r
             WHERE (SELECT true FROM jobs j WHERE j.id = r AND j.worker_id IS NOT NULL) IS NULL)
+           OR (SELECT true FROM jobs j
+               WHERE j.queue = k.queue AND j.concurrency_key = k.concurrency_key AND j.parked LIMIT 1)
+           AND (SELECT bool_or(head.parked) FROM (
+                SELECT j.parked FROM jobs j
+                WHERE j.queue = k.queue AND j.concurrency_key = k.concurrency_key AND j.worker_id IS NULL
+                  AND j.run_at <= v_now
+                ORDER BY j.priority, j.run_at, j.id LIMIT greatest(0, coalesce(
+                    CASE WHEN v_limited THEN concurrency_limit_1(k.queue, k.concurrency_key) END,
+                    (SELECT j.concurrency_limit FROM jobs j
+                     WHERE j.queue = k.queue AND j.concurrency_key = k.concurrency_key AND j.worker_id IS NULL
+                       AND j.run_at <= v_now
+                     ORDER BY j.priority, j.run_at, j.id LIMIT 1), 1) - cardinality(k.running))) AS head)
         ORDER BY k.queue, k.concurrency_key FOR NO KEY UPDATE SKIP LOCKED
     LOOP
         PERFORM free_keys_1(ARRAY[v_key.queue], ARRAY[v_key.concurrency_key], v_key.running);
