@@ -87,8 +87,9 @@ class Claimer:
 
     def listening(self, stands: bool) -> None:
         """Hints come from now on, or do not; either way some may have gone by."""
-        self._idleness.listening = stands
-        self.look_now()
+        were_coming, self._idleness.listening = self._idleness.listening, stands
+        if stands or were_coming:
+            self.look_now()
 
     def look_now(self) -> None:
         """Hints may have been lost: look at the database."""
