@@ -55,7 +55,8 @@ class Jobs(Definitions):
             there is a pool: then the database is the application's, and so are its migrations.
         max_config_size: the most bytes that the encoded config of a job may take.
         max_connections: the most connections that spawning and looking may use at once; opened when needed. A worker
-            has its own, and a pool its own size.
+            has its own, and a pool its own size; runs that complete on connections of ours (`job.completing()`) use up
+            to as many besides, in the loop and in threads each.
 
     Raises:
         ConfigurationError: an argument is wrong, or both a `dsn` and a `pool` were given.
