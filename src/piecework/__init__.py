@@ -68,8 +68,8 @@ from piecework.work.runner import JobInitializer as JobInitializer
 from piecework.work.runner import JobRunner as JobRunner
 from piecework.work.runner import ResidentJobRunner as ResidentJobRunner
 from piecework.work.spawner import JobSpawner as JobSpawner
-from piecework.work.spawner import JoinedSpawner as JoinedSpawner
 from piecework.work.spawner import JobSpec as JobSpec
+from piecework.work.spawner import JoinedSpawner as JoinedSpawner
 
 __all__ = [
     "AlreadyOpen",

@@ -29,6 +29,6 @@ def exists_already(message: str) -> str:
     """Say what a unique violation means, from the database's detail of it."""
     found = _UUID.search(message)
     return (
-        f"a job with this id exists already: {found.group() if found else message}. Nothing was spawned; look at it with "
-        "jobs.handle(id), or leave the id out"
+        f"a job with this id exists already: {found.group() if found else message}. Nothing was spawned; look at it "
+        "with jobs.handle(id), or leave the id out"
     )

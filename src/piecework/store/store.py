@@ -154,9 +154,9 @@ class Store:
         found = await self.load([UUID(job.id) for job in jobs])
         # A caller's id may have been another job's before the first sending, so the job itself is compared.
         there = [
-            snapshot is not None
-            and (not job.chosen or (snapshot.job_type == job.job_type and _decode(snapshot.config) == _decode(job.config)))
-            for snapshot, job in zip(found, jobs, strict=True)
+            there is not None
+            and (not job.chosen or (there.job_type == job.job_type and _decode(there.config) == _decode(job.config)))
+            for there, job in zip(found, jobs, strict=True)
         ]
         missing = [position for position, is_there in enumerate(there) if not is_there]
         if len(missing) == len(jobs) or any(jobs[position].key is None for position in missing):

@@ -137,7 +137,7 @@ class JobSpawner(KeyLookups[R], Generic[P, R]):
         return JobHandle(self._service, checked_id(id, "handle(…)"), self._read, created=False)
 
     def handles(self, ids: Iterable[JobId]) -> JobHandles[R]:
-        """Return typed handles of jobs of this type that were spawned elsewhere, in their order. Nothing is looked up."""
+        """Return typed handles of jobs of this type that were spawned elsewhere, in order. Nothing is looked up."""
         return JobHandles(self._service, [self.handle(id) for id in ids])
 
     def __repr__(self) -> str:
