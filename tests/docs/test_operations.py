@@ -66,4 +66,4 @@ def test_every_check_of_the_doctor_is_named() -> None:
     assert listed is not None
     assert named == {name.strip() for name in listed.group(1).split(",")}
     assert named > set(diagnosis.OF_SERVER)
-    assert len(named) == 14
+    assert len(named) == 15
