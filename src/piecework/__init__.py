@@ -20,7 +20,6 @@ from piecework.base.errors import JobKeyHeld as JobKeyHeld
 from piecework.base.errors import JobNotFinished as JobNotFinished
 from piecework.base.errors import JobNotFound as JobNotFound
 from piecework.base.errors import MigrationsNeeded as MigrationsNeeded
-from piecework.base.errors import NotBuiltYet as NotBuiltYet
 from piecework.base.errors import NotCommitted as NotCommitted
 from piecework.base.errors import NotOpen as NotOpen
 from piecework.base.errors import NoTransaction as NoTransaction
@@ -116,7 +115,6 @@ __all__ = [
     "LivenessSettings",
     "MigrationsNeeded",
     "NoTransaction",
-    "NotBuiltYet",
     "NotCommitted",
     "NotOpen",
     "PermissionDenied",

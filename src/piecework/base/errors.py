@@ -2,7 +2,6 @@
 
 PieceworkError
 ├── ConfigurationError            a setting, a DSN or an environment variable is wrong
-│   └── NotBuiltYet               a documented option that this version does not have
 ├── RegistrationError             a job function that cannot be a job, or a job type registered twice
 ├── NotOpen                       a Jobs was used before `async with jobs:`, or a resource without a worker
 ├── AlreadyOpen                   a Jobs was opened a second time while it was open
@@ -44,10 +43,6 @@ class PieceworkError(Exception):
 
 class ConfigurationError(PieceworkError, ValueError):
     """A setting, a DSN or an environment variable is wrong."""
-
-
-class NotBuiltYet(ConfigurationError):
-    """A documented option that this version does not have yet. It is refused, never ignored."""
 
 
 class RegistrationError(PieceworkError):
