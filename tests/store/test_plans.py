@@ -163,6 +163,16 @@ class Call:
 DETAILS = "[" + ", ".join(['{"attempt": 2, "failures": 1, "crashes": 0, "delay": 0}'] * ASKED) + "]"
 
 
+def completions(t: Tables) -> list[object]:
+    claims = [(str(id), 3, "complete", 1, None) for id in t.mine[t.some]]
+    return [msgspec.json.encode({"worker": WORKERS["mine"], "claims": claims}).decode()]
+
+
+def saved_state(t: Tables) -> list[object]:
+    save = {"worker": WORKERS["mine"], "id": str(t.mine[t.some][0]), "claim_no": 3, "state": 1, "inherits": False}
+    return [msgspec.json.encode(save).decode()]
+
+
 def settle(ids: Callable[[Tables], list[UUID]], move: str) -> Callable[[Tables], list[object]]:
     return lambda t: [
         WORKERS["mine"], ids(t)[t.some], [3] * ASKED, [move] * ASKED, [1] * ASKED,
@@ -195,6 +205,8 @@ CALLS = [
     Call("retry", "settle", settle(lambda t: t.mine, "retry")),
     Call("complete again", "settle", settle(lambda t: t.ended, "complete")),
     Call("complete what is lost", "settle", settle(lambda t: t.waiting, "complete")),
+    Call("complete in a transaction", "complete", completions, share=10),
+    Call("save state", "save_state", saved_state),
     Call("rescue", "rescue", lambda t: [WORKERS["dead"], 0, "18 s"], share=7),
     Call("rescue with concurrency keys", "rescue",
          lambda t: [WORKERS["dead with keys"], 0, "18 s"], share=22, keyed=True),
