@@ -34,6 +34,7 @@ class Mutation:
 
 LOST = "tests/faults/test_lost_answers.py::"
 SILENCE = "tests/faults/test_silence.py::"
+COMPLETING = "tests/completing/"
 
 MUTATIONS = (
     Mutation(
@@ -107,6 +108,22 @@ MUTATIONS = (
         "test_after_an_outage_longer_than_the_lease_all_jobs_end_and_no_attempt_is_spent",
         (("model/observation.py", "        cut_off = self._last is not None and now - self._last > self._max_gap\n",
           "        cut_off = False\n"),),
+    ),
+    Mutation(
+        "guard", "the guard: a transaction is committed without the completion that it was to bring",
+        COMPLETING + "test_fence.py::"
+        "test_with_a_guard_a_lost_claim_that_is_swallowed_in_a_savepoint_fails_the_commit[True-with_psycopg]",
+        (("store/functions/guard_1.sql", "    ORDER BY 1\n", "    ORDER BY 1 LIMIT 0\n"),),
+    ),
+    Mutation(
+        "held row", "the lock of a write: a job is settled while its state is being saved",
+        "tests/store/test_run_writes.py::test_while_a_save_is_uncommitted_nobody_settles_or_rescues_the_job[pg18]",
+        (("store/functions/save_state_1.sql", "    FOR KEY SHARE;\n", "    LIMIT 1;\n"),),
+    ),
+    Mutation(
+        "verification", "the look at what became of a transaction: a run that returns is done",
+        COMPLETING + "test_table.py::test_a_transaction_that_is_never_committed_is_a_failed_attempt[pg18]",
+        (("engine/verdicts.py", "held.current is not None and sent_by(held.current) is not None:", "False:"),),
     ),
     Mutation(
         "fence", "the fence: a settle names the job alone",
