@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
+import psycopg
 import pytest
-from engine.helpers import SOON, count, until
+from engine.helpers import SOON, count, moves, query, until
 
 from piecework import (
     CurrentJob,
@@ -121,6 +122,25 @@ async def test_outcomes_of_many_jobs_can_be_counted(jobs: Jobs) -> None:
         outcomes: list[JobOutcome[int]] = await handles.wait(timeout=SOON)
     assert sum(outcome.status != "completed" for outcome in outcomes) == 1
     assert [outcome.result for outcome in outcomes] == [None, 10, 5, 3]
+
+
+async def test_a_job_reschedules_itself_in_an_open_transaction_of_its_own_now_in_and_at(jobs: Jobs, dsn: str) -> None:
+    query(dsn, "CREATE TABLE writes (step integer)")
+
+    @jobs.job
+    async def steps(job: CurrentJob) -> None:
+        step = job.execution_state(int) or 0
+        again = [Reschedule.now(), Reschedule.after(timedelta(milliseconds=20)), Reschedule.at(datetime.now(UTC)), None]
+        async with await psycopg.AsyncConnection.connect(dsn) as conn:
+            await conn.execute("INSERT INTO writes VALUES (%s)", (step,))
+            await job.save_state(step + 1, conn=conn)
+            await job.complete_in(conn, again[step])
+
+    async with jobs.worker():
+        handle = await steps.spawn()
+        await handle.wait(timeout=SOON)
+    assert query(dsn, "SELECT step FROM writes ORDER BY step") == [(0,), (1,), (2,), (3,)]
+    assert [move for move in moves(dsn, handle.id) if move != "release"] == ["reschedule"] * 3
 
 
 async def test_the_state_of_a_job_that_errors_goes_with_it(jobs: Jobs, dsn: str) -> None:
