@@ -239,6 +239,7 @@ class Worker:
     def _answered(self, settlement: Settlement, answer: Answer) -> None:
         stands = self._executor.answered(settlement, answer)
         self._heartbeat.counters.lost_settles += answer == "lost"
+        self._heartbeat.keyed |= settlement.job.concurrency_key is not None
         if answer != "lost" and stands.delay is not None:
             job = stands.job
             lane = Lane(job.queue, job.job_type, job.priority, job.concurrency_key is not None)
