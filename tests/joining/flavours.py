@@ -100,6 +100,10 @@ class Session:
             return joined_sync(self.conn, statements, statement, payload)
         return self._done(joined(self.conn, statements, statement, payload))
 
+    def cancel(self, handle: Any) -> bool:
+        """Cancel a job, or several, in the open transaction."""
+        return self._done((handle.cancel_sync if self._blocking else handle.cancel)(conn=self.conn))
+
     def spawn_otherwise(self, spawner: JobSpawner[..., Any], *args: Any) -> None:
         """Make the call that is for connections of the other kind."""
         mine = spawner.options(conn=self.conn)

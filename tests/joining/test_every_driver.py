@@ -73,3 +73,18 @@ def test_a_value_that_the_database_refuses_is_an_invalid_config(app: App, flavou
         with pytest.raises(InvalidConfig, match=r"PostgreSQL refuses a value of the job: .*Roll your transaction back"):
             session.run(Statements("piecework"), "spawn", '[{"id": "no id", "job_type": "greet", "config": {}}]')
         session.rollback()
+
+
+@every_driver
+def test_a_cancellation_counts_with_the_commit(app: App, flavour: Flavour) -> None:
+    with flavour.open(app.dsn) as session:
+        kept, gone = session.spawn(app.greet, "Ada"), session.spawn(app.greet, "Grace")
+        session.commit()
+    with flavour.open(app.dsn) as session:
+        assert session.cancel(kept) is True
+        session.rollback()
+    with flavour.open(app.dsn) as session:
+        assert session.cancel(gone) is True
+        assert app.stored() == {kept.id: "Ada", gone.id: "Grace"}
+        session.commit()
+    assert app.stored() == {kept.id: "Ada"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from datetime import timedelta
 from typing import Any
@@ -19,7 +20,7 @@ from joining.flavours import FLAVOURS, Flavour, engine_settings, pg8000_place, w
 from psycopg.rows import dict_row
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from piecework import InvalidOptions, JobAlreadyExists, NoTransaction, TransactionError, new_id
+from piecework import InvalidOptions, JobAlreadyExists, JobNotFound, NoTransaction, TransactionError, new_id
 
 SOON = timedelta(seconds=60)
 
@@ -42,6 +43,45 @@ async def test_a_worker_runs_what_was_committed_and_nothing_else(app: App) -> No
         assert await handle.result(timeout=SOON) == "Hello Ada"
         assert await more.results(timeout=SOON) == ["Hello Mary"]
         assert await app.jobs.find(undone.id) is None
+
+
+async def test_a_cancellation_in_a_transaction_stops_what_runs_with_the_commit(app: App) -> None:
+    started, stopped = asyncio.Event(), asyncio.Event()
+
+    @app.jobs.job
+    async def hang() -> None:
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopped.set()
+
+    async with app.jobs, app.jobs.worker(), await psycopg.AsyncConnection.connect(app.dsn) as conn:
+        handle = await hang.spawn()
+        await started.wait()
+        assert await handle.cancel(conn=conn)
+        assert not stopped.is_set()
+        await conn.commit()
+        assert (await handle.wait(timeout=SOON)).status == "cancelled"
+        assert stopped.is_set()
+        assert await app.jobs.handles([handle.id]).cancel(conn=conn) == [False]
+        with pytest.raises(JobNotFound):
+            await app.jobs.handle(new_id()).cancel(conn=conn)
+
+
+async def test_a_sibling_of_a_job_that_is_cancelled_in_a_transaction_runs_soon(app: App) -> None:
+    """Concurrency keys are left alone by the transaction, for which others would wait: the sweep hands them on."""
+    @app.jobs.job(concurrency_key="one")
+    async def work(number: int) -> int:
+        return number
+
+    async with app.jobs, await psycopg.AsyncConnection.connect(app.dsn) as conn:
+        first, second = await work.spawn(1), await work.spawn(2)
+        assert await first.cancel(conn=conn)
+        async with app.jobs.worker():
+            assert await second.result(timeout=SOON) == 2
+        await conn.commit()
+        assert (await first.load()).status == "cancelled"
 
 
 # in the transaction

@@ -15,13 +15,12 @@ from piecework.base.ids import JobId
 from piecework.model.job import NewJob
 from piecework.model.snapshot import JobSnapshot
 from piecework.store import migrating, reading, spawning
+from piecework.store.cancelling import CancelAnswer
 from piecework.store.connection import LIMIT_ERRORS, AsyncConnection, complete_dsn, translated
 from piecework.store.connections import AsyncPool, Connections, NoneFree, PooledConnections
 from piecework.store.lending import Lending
 from piecework.store.run_writes import Request
 from piecework.store.statements import Statements
-
-CancelAnswer: TypeAlias = Literal["cancelled", "requested", "finished", "unknown"]
 
 T = TypeVar("T")
 _decode = msgspec.json.Decoder().decode

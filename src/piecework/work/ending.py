@@ -19,7 +19,7 @@ from piecework.base.errors import (
 )
 from piecework.base.ids import JobId
 from piecework.model.snapshot import JobOutcome, JobSnapshot
-from piecework.store.store import CancelAnswer, KeyHeld, RetryAnswer
+from piecework.store.store import KeyHeld, RetryAnswer
 from piecework.work.service import Service
 from piecework.work.spans import Spanned, of_jobs
 
@@ -93,14 +93,6 @@ def _partial_result(snapshot: JobSnapshot, read: Read[T]) -> T | None:
         return read(snapshot.result)
     except Exception:
         return None
-
-
-def cancelled(ids: Sequence[JobId], answers: Sequence[CancelAnswer]) -> list[bool]:
-    """Return for each of the jobs whether it was cancelled, or that was requested; raise `JobNotFound` instead."""
-    for id, answer in zip(ids, answers, strict=True):
-        if answer == "unknown":
-            raise not_found(id)
-    return [answer in ("cancelled", "requested") for answer in answers]
 
 
 def retried(ids: Sequence[JobId], answers: Sequence[RetryAnswer]) -> list[bool]:

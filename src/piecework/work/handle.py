@@ -11,9 +11,10 @@ from piecework.base.ids import JobId
 from piecework.model.explanation import JobExplanation
 from piecework.model.snapshot import JobOutcome, JobSnapshot
 from piecework.store.explaining import explain
+from piecework.work.cancelling import cancel, cancel_sync
+from piecework.work.connections import AsyncConn, SyncConn
 from piecework.work.ending import (
     Read,
-    cancelled,
     found_all,
     not_found,
     outcome_of,
@@ -118,7 +119,7 @@ class JobHandle(Generic[R]):
         """Block as `explain` waits."""
         return self._explained(self._service.run_sync(lambda store: explain(store, self.id), "explain"))
 
-    async def cancel(self) -> bool:
+    async def cancel(self, *, conn: AsyncConn | None = None) -> bool:
         """End the job as `cancelled`, unless it ended already. Does not wait for the end of a job that runs.
 
         A job that does not run ends here. Of one that runs it is requested, and its worker hears of it at once, or,
@@ -127,19 +128,22 @@ class JobHandle(Generic[R]):
         it is lost with its worker, the job is `cancelled` then and runs no more. Only what completes all the same is
         `completed`: its work is done.
 
+        Args:
+            conn: a connection or session in whose open transaction it is cancelled, as in `options(conn=…)`. The worker
+                hears of it with the commit; until then it cannot settle the job.
+
         Returns:
             True if it was cancelled or that was requested; False if the job had ended before.
 
         Raises:
             JobNotFound: there is no such job, or it ended so long ago that it is no longer kept.
+            TransactionError: `conn` cannot be joined.
         """
-        with Spanned("job.handle.cancel", of_jobs([self.id])):
-            return cancelled([self.id], await self._service.run(lambda store: store.cancel([self.id])))[0]
+        return (await cancel(self._service, [self.id], conn))[0]
 
-    def cancel_sync(self) -> bool:
+    def cancel_sync(self, *, conn: SyncConn | None = None) -> bool:
         """Block as `cancel` waits."""
-        with Spanned("job.handle.cancel", of_jobs([self.id])):
-            return cancelled([self.id], self._service.run_sync(lambda store: store.cancel([self.id]), "cancel"))[0]
+        return cancel_sync(self._service, [self.id], conn)[0]
 
     async def retry(self) -> bool:
         """Run a job that ended once more, with the same config, due now and with its attempts counted anew.

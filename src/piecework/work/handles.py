@@ -10,8 +10,9 @@ from typing_extensions import TypeVar
 
 from piecework.base.ids import JobId
 from piecework.model.snapshot import JobOutcome, JobSnapshot
+from piecework.work.cancelling import cancel, cancel_sync
+from piecework.work.connections import AsyncConn, SyncConn
 from piecework.work.ending import (
-    cancelled,
     found_all,
     outcome_of,
     result_of,
@@ -85,21 +86,19 @@ class JobHandles(Sequence[JobHandle[R]]):
         """Block as `wait` waits."""
         return self._outcomes_of(wait_for_end_sync(self._service, self._ids(), timeout, "wait"))
 
-    async def cancel(self) -> list[bool]:
+    async def cancel(self, *, conn: AsyncConn | None = None) -> list[bool]:
         """End all jobs as `cancelled` that have not ended; the answers are in order, as those of `JobHandle.cancel`.
 
         Raises:
             JobNotFound: one of them does not exist; the others are cancelled even so.
         """
         ids = self._ids()
-        with Spanned("job.handle.cancel", of_jobs(ids)):
-            return cancelled(ids, await self._service.run(lambda store: store.cancel(ids)))
+        return await cancel(self._service, ids, conn)
 
-    def cancel_sync(self) -> list[bool]:
+    def cancel_sync(self, *, conn: SyncConn | None = None) -> list[bool]:
         """Block as `cancel` waits."""
         ids = self._ids()
-        with Spanned("job.handle.cancel", of_jobs(ids)):
-            return cancelled(ids, self._service.run_sync(lambda store: store.cancel(ids), "cancel"))
+        return cancel_sync(self._service, ids, conn)
 
     async def retry(self) -> list[bool]:
         """Run all jobs that ended once more; the answers are in order, as those of `JobHandle.retry`.

@@ -18,8 +18,6 @@ DECLARE
     v_now timestamptz := clock_timestamp();
     -- Due times go by the clock that tests may turn; the history never does.
     v_due timestamptz := coalesce((SELECT c.now FROM clock c WHERE c.one), v_now);
-    v_reported boolean := EXISTS (SELECT FROM progress);
-    v_stateful boolean := EXISTS (SELECT FROM execution_states);
     v_details jsonb := p_details;
     v_landed integer[];
     v_gone bigint;
@@ -64,8 +62,7 @@ BEGIN
                    h.crashes, h.priority, h.concurrency_limit,
                    CASE h.move WHEN 'complete' THEN 'completed' WHEN 'fail' THEN 'errored' ELSE 'cancelled' END,
                    h.queue, h.job_type, h.config,
-                   CASE WHEN v_reported AND h.result IS NULL
-                        THEN (SELECT p.result FROM progress p WHERE p.job_id = h.id) ELSE h.result END,
+                   h.result,
                    CASE h.move WHEN 'fail' THEN h.error END,
                    h.concurrency_key, h.key, h.timeout, h.tags, h.metadata, h.trace_context
             FROM held h),
@@ -79,11 +76,18 @@ BEGIN
         IF v_gone <> coalesce(cardinality(v_landed), 0) THEN
             RAISE serialization_failure USING MESSAGE = 'a claimed job was changed by neither settle nor rescue';
         END IF;
-        -- What belongs to the job goes with it; what is saved under its key stays.
-        IF v_reported THEN
-            DELETE FROM progress WHERE job_id = ANY (ARRAY(SELECT p_ids[n] FROM unnest(v_landed) AS n));
+        -- What belongs to the job goes with it; what is saved under its key stays. Statements of their own, after the one
+        -- that locked the rows: whoever reports or saves holds the row while he does, so all of it is seen.
+        IF EXISTS (SELECT FROM progress) THEN
+            FOR v_held IN
+                DELETE FROM progress WHERE job_id = ANY (ARRAY(SELECT p_ids[n] FROM unnest(v_landed) AS n))
+                RETURNING job_id, result
+            LOOP
+                UPDATE finished_jobs SET result = v_held.result
+                WHERE id = v_held.job_id AND finished_at = v_now AND result IS NULL AND v_held.result IS NOT NULL;
+            END LOOP;
         END IF;
-        IF v_stateful THEN
+        IF EXISTS (SELECT FROM execution_states) THEN
             DELETE FROM execution_states WHERE job_id = ANY (ARRAY(SELECT p_ids[n] FROM unnest(v_landed) AS n));
         END IF;
     END IF;

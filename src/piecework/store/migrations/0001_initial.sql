@@ -167,6 +167,10 @@ CREATE TABLE /*schema.*/guards (
     claim_no  integer NOT NULL,
     worker_id uuid    NOT NULL,
     PRIMARY KEY (job_id, claim_no)
+) WITH (
+    autovacuum_vacuum_scale_factor = 0.02,
+    autovacuum_vacuum_threshold = 1000,
+    autovacuum_vacuum_cost_delay = 0
 );
 
 CREATE FUNCTION /*schema.*/check_guard() RETURNS trigger
