@@ -209,7 +209,7 @@ CALLS = [
     Call("save state", "save_state", saved_state),
     Call("rescue", "rescue", lambda t: [WORKERS["dead"], 0, "18 s"], share=7),
     Call("rescue with concurrency keys", "rescue",
-         lambda t: [WORKERS["dead with keys"], 0, "18 s"], share=22, keyed=True),
+         lambda t: [WORKERS["dead with keys"], 0, "18 s"], share=24, keyed=True),
     Call("leave", "leave", lambda t: [WORKERS["gone"]]),
     Call("owned", "owned_jobs", lambda t: [WORKERS["dead"]]),
     Call("look", "look", lambda t: [WORKERS["dead"], ["default"], ["work"]]),
