@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from uuid import UUID
 
 import msgspec
+import psycopg
 
+from piecework.base.errors import InvalidConfig, JobAlreadyExists
 from piecework.model.job import NewJob
+from piecework.store.connection import LIMIT_ERRORS
 
 _encode = msgspec.json.Encoder().encode
 _decode_holders = msgspec.json.Decoder(list[tuple[int, UUID]]).decode
@@ -32,3 +36,17 @@ def exists_already(message: str) -> str:
         f"a job with this id exists already: {found.group() if found else message}. Nothing was spawned; look at it "
         "with jobs.handle(id), or leave the id out"
     )
+
+
+@contextmanager
+def refusals() -> Generator[None]:
+    """Tell what of the jobs the database refuses."""
+    try:
+        yield
+    except psycopg.errors.UniqueViolation as error:
+        raise JobAlreadyExists(exists_already(error.diag.message_detail or str(error))) from None
+    except (psycopg.DataError, psycopg.errors.NotNullViolation, *LIMIT_ERRORS) as error:
+        raise InvalidConfig(
+            f"PostgreSQL refuses a value of the job: {error.diag.message_primary}; "
+            f"{error.diag.message_detail or error.sqlstate}. Nothing was spawned"
+        ) from None

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import datetime
+from itertools import chain
 from typing import Literal, NamedTuple, TypeAlias, TypeVar
 from uuid import UUID
 
 import msgspec
 import psycopg
 
-from piecework.base.errors import DatabaseError, DatabaseUnreachable, InvalidConfig, JobAlreadyExists
+from piecework.base.errors import DatabaseError, DatabaseUnreachable, JobAlreadyExists
 from piecework.base.ids import JobId
 from piecework.model.job import NewJob
 from piecework.model.snapshot import JobSnapshot
 from piecework.store import migrating, reading, spawning
+from piecework.store.bulk import NotPlain, insert_parts
 from piecework.store.cancelling import CancelAnswer
 from piecework.store.connection import LIMIT_ERRORS, AsyncConnection, complete_dsn, translated
 from piecework.store.connections import AsyncPool, Connections, NoneFree, PooledConnections
@@ -141,18 +143,37 @@ class Store:
         payload = spawning.payload(jobs)
 
         async def insert(conn: AsyncConnection) -> dict[int, UUID]:
-            try:
+            with spawning.refusals():
                 row = await (await conn.execute(self.statements.sql("spawn"), [payload])).fetchone()
-            except psycopg.errors.UniqueViolation as error:
-                raise JobAlreadyExists(spawning.exists_already(error.diag.message_detail or str(error))) from None
-            except (psycopg.DataError, psycopg.errors.NotNullViolation, *LIMIT_ERRORS) as error:
-                raise InvalidConfig(
-                    f"PostgreSQL refuses a value of the job: {error.diag.message_primary}; "
-                    f"{error.diag.message_detail or error.sqlstate}. Nothing was spawned"
-                ) from None
             return spawning.holders(None if row is None else row[0])
 
         return await self._once(insert)
+
+    async def spawn_parts(self, parts: Iterator[Sequence[NewJob]]) -> dict[int, UUID]:
+        """Insert the jobs of all parts, all or none, while the next part is made: what `spawn` does with many jobs.
+
+        Raises: as `spawn`, and whatever `parts` raises; then nothing is inserted.
+        """
+        first = next(parts)
+        second = next(parts, None)
+        if second is None:
+            return await self.spawn(first)
+        sent: list[NewJob] = []
+
+        async def insert(conn: AsyncConnection) -> None:
+            with spawning.refusals():
+                await insert_parts(conn, self.statements.sql("spawn"), chain((first, second), parts), sent)
+
+        try:
+            await self._once(insert)
+            return {}
+        except NoneFree:
+            raise
+        except (NotPlain, DatabaseUnreachable) as error:
+            sent.extend(chain.from_iterable(parts))
+            if isinstance(error, DatabaseUnreachable) and (landed := await self._landed(sent)) is not None:
+                return landed
+        return await self.spawn(sent)
 
     async def _landed(self, jobs: Sequence[NewJob]) -> dict[int, UUID] | None:
         """Return what an earlier sending of the same jobs answered, or None if it did not land."""
@@ -281,4 +302,3 @@ class Store:
         except DatabaseUnreachable:
             await connections.forget_idle()
             raise
-

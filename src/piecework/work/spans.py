@@ -68,6 +68,11 @@ def of_jobs(ids: Sequence[object]) -> Attributes:
     return {"id": str(ids[0])} if len(ids) == 1 else {"count": len(ids)}
 
 
+def listened_to() -> bool:
+    """Whether the application has set a provider: spawns are then told of whole."""
+    return tracer() is not None or instruments() is not None
+
+
 @contextmanager
 def spawn_span(jobs: Sequence[NewJob]) -> Generator[Sequence[NewJob]]:
     """Put a span around the spawn of these jobs. Inside are the jobs as they are to be stored: with its context."""

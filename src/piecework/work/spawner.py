@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Generic, ParamSpec, cast, overload
 
 import msgspec
@@ -20,13 +21,14 @@ from piecework.work.key_lookups import KeyLookups
 from piecework.work.placement import Placement, SpawnOptions, checked_id
 from piecework.work.registry import RegisteredJob
 from piecework.work.service import Service
-from piecework.work.spans import spawn_span
+from piecework.work.spans import listened_to, spawn_span
 
 P = ParamSpec("P")
 R = TypeVar("R", covariant=True, default=None)
 X = TypeVar("X", covariant=True)
 T = TypeVar("T")
 Conn = TypeVar("Conn", covariant=True)
+_PART = 1000
 
 
 class JobSpec(Generic[R]):
@@ -189,6 +191,10 @@ def _check_keys(job: RegisteredJob, placement: Placement, options: Mapping[str, 
 
 async def spawn_all(service: Service, specs: Iterable[JobSpec[T]], conn: object) -> JobHandles[T]:
     """Spawn all or none, in one round trip; `Jobs.spawn_all` says what is raised."""
+    if conn is None and service.on_owning_loop and not listened_to():
+        made: list[JobSpec[T]] = []
+        held = await service.run(lambda store: store.spawn_parts(_parts(specs, made)))
+        return _handles(service, made, held)
     batch = _batch(specs)
     if conn is not None:
         return _handles(service, batch, await _join(service, batch, conn))
@@ -231,18 +237,30 @@ def _handles(service: Service, batch: Sequence[JobSpec[T]], held: Mapping[int, J
 
 
 def _batch(specs: Iterable[JobSpec[T]]) -> list[JobSpec[T]]:
+    batch: list[JobSpec[T]] = []
+    for _ in _parts(specs, batch):
+        pass
+    return batch
+
+
+def _parts(specs: Iterable[JobSpec[T]], made: list[JobSpec[T]]) -> Iterator[Sequence[NewJob]]:
+    """Yield the jobs of the specs part by part, checked, and gather the specs in `made`."""
     if isinstance(specs, JobSpec):
         raise InvalidOptions("spawn_all takes a list of specs and got one spec: write spawn_all([…])")
-    batch = list(specs)
-    if not batch:
+    ids: set[JobId] = set()
+    each = iter(specs)
+    while part := list(islice(each, _PART)):
+        for position, spec in enumerate(part, len(made)):
+            _check_spec(spec, position)
+        made += part
+        ids.update(spec.id for spec in part)
+        if len(ids) < len(made):
+            raise InvalidOptions("spawn_all got a spec twice, or two with the same id: a spec is one job, so call "
+                                 ".spec(…) once per job")
+        yield [spec.new for spec in part]
+    if not made:
         raise InvalidOptions("spawn_all got no specs, so there is nothing to spawn: if that can happen, ask for it "
                              "before the call, as in `if specs:`")
-    for position, spec in enumerate(batch):
-        _check_spec(spec, position)
-    if len({spec.id for spec in batch}) < len(batch):
-        raise InvalidOptions("spawn_all got a spec twice, or two with the same id: a spec is one job, so call "
-                             ".spec(…) once per job")
-    return batch
 
 
 def _check_spec(spec: object, position: int) -> None:
