@@ -11,6 +11,7 @@ import pytest
 
 from piecework.model.job import NewJob
 from piecework.model.settlement import completed
+from piecework.store.inserting import Inserter
 from piecework.store.store import Store
 from piecework.testing import FaultProxy
 from support.scene import DEADLINE, NOW, Scene, new_job
@@ -18,12 +19,11 @@ from support.scene import DEADLINE, NOW, Scene, new_job
 pytestmark = pytest.mark.postgres(18, 15)
 
 
-class SlowToSendAgain(Store):
+class SlowInserter(Inserter):
     """After it has looked for the jobs and before it sends them again, the test goes on."""
 
-    def __init__(self, proxy: FaultProxy) -> None:
-        super().__init__(proxy.dsn)
-        self.proxy, self.looked, self.go_on = proxy, asyncio.Event(), asyncio.Event()
+    looked: asyncio.Event
+    go_on: asyncio.Event
 
     async def _landed(self, jobs: Sequence[NewJob]) -> dict[int, UUID] | None:
         answer = await super()._landed(jobs)
@@ -32,6 +32,14 @@ class SlowToSendAgain(Store):
             self.looked.set()
             await self.go_on.wait()
         return answer
+
+
+class SlowToSendAgain(Store):
+    def __init__(self, proxy: FaultProxy) -> None:
+        super().__init__(proxy.dsn)
+        self.proxy, self.looked, self.go_on = proxy, asyncio.Event(), asyncio.Event()
+        self._inserter = SlowInserter(self.statements, self._once, self.load)
+        self._inserter.looked, self._inserter.go_on = self.looked, self.go_on
 
 
 @pytest.fixture

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import datetime
-from itertools import chain
 from typing import Literal, NamedTuple, TypeAlias, TypeVar
 from uuid import UUID
 
 import msgspec
 import psycopg
 
-from piecework.base.errors import DatabaseError, DatabaseUnreachable, JobAlreadyExists
+from piecework.base.errors import DatabaseError, DatabaseUnreachable
 from piecework.base.ids import JobId
 from piecework.model.job import NewJob
 from piecework.model.snapshot import JobSnapshot
-from piecework.store import migrating, reading, spawning
-from piecework.store.bulk import NotPlain, insert_parts
+from piecework.store import migrating, reading
 from piecework.store.cancelling import CancelAnswer
 from piecework.store.connection import LIMIT_ERRORS, AsyncConnection, complete_dsn, translated
 from piecework.store.connections import AsyncPool, Connections, NoneFree, PooledConnections
+from piecework.store.inserting import Inserter
 from piecework.store.lending import Lending
 from piecework.store.run_writes import Request
 from piecework.store.statements import Statements
@@ -68,6 +67,7 @@ class Store:
         self._most = max_connections
         self._pool = pool
         self._connections: Connections | PooledConnections | None = None
+        self._inserter = Inserter(self.statements, self._once, self.load)
         self.lending = Lending(self.dsn, self.statements.sql("pin_completing"), max_connections, revive)
         """Lends connections to runs, also where there is a pool."""
 
@@ -119,81 +119,14 @@ class Store:
             DatabaseError: an open transaction of somebody's has held a key for too long.
             DatabaseUnreachable, PermissionDenied, MigrationsNeeded
         """
-        try:
-            return await self._insert(jobs)
-        except NoneFree:
-            raise
-        except DatabaseUnreachable:
-            pass
-        # What landed may have run and ended meanwhile: then it would not be met, but run a second time.
-        if (landed := await self._landed(jobs)) is not None:
-            return landed
-        try:
-            # The first sending may land even now: as with ids that callers choose, the history is looked into as well.
-            held = await self._insert([msgspec.structs.replace(job, chosen=True) for job in jobs])
-            if all(holder != UUID(jobs[position].id) for position, holder in held.items()):
-                return held
-        except JobAlreadyExists:
-            if (landed := await self._landed(jobs)) is None:
-                raise
-            return landed
-        return held if (landed := await self._landed(jobs)) is None else landed
-
-    async def _insert(self, jobs: Sequence[NewJob]) -> dict[int, UUID]:
-        payload = spawning.payload(jobs)
-
-        async def insert(conn: AsyncConnection) -> dict[int, UUID]:
-            with spawning.refusals():
-                row = await (await conn.execute(self.statements.sql("spawn"), [payload])).fetchone()
-            return spawning.holders(None if row is None else row[0])
-
-        return await self._once(insert)
+        return await self._inserter.spawn(jobs)
 
     async def spawn_parts(self, parts: Iterator[Sequence[NewJob]]) -> dict[int, UUID]:
-        """Insert the jobs of all parts, all or none, while the next part is made: what `spawn` does with many jobs.
+        """Insert the jobs of all parts, all or none, each while the next one is made: as `spawn` does.
 
         Raises: as `spawn`, and whatever `parts` raises; then nothing is inserted.
         """
-        first = next(parts)
-        second = next(parts, None)
-        if second is None:
-            return await self.spawn(first)
-        sent: list[NewJob] = []
-
-        async def insert(conn: AsyncConnection) -> None:
-            with spawning.refusals():
-                await insert_parts(conn, self.statements.sql("spawn"), chain((first, second), parts), sent)
-
-        try:
-            await self._once(insert)
-            return {}
-        except NoneFree:
-            raise
-        except (NotPlain, DatabaseUnreachable) as error:
-            sent.extend(chain.from_iterable(parts))
-            if isinstance(error, DatabaseUnreachable) and (landed := await self._landed(sent)) is not None:
-                return landed
-        return await self.spawn(sent)
-
-    async def _landed(self, jobs: Sequence[NewJob]) -> dict[int, UUID] | None:
-        """Return what an earlier sending of the same jobs answered, or None if it did not land."""
-        found = await self.load([UUID(job.id) for job in jobs])
-        # A caller's id may have been another job's before the first sending, so the job itself is compared.
-        there = [
-            there is not None
-            and (not job.chosen or (there.job_type == job.job_type and _decode(there.config) == _decode(job.config)))
-            for there, job in zip(found, jobs, strict=True)
-        ]
-        missing = [position for position, is_there in enumerate(there) if not is_there]
-        if len(missing) == len(jobs) or any(jobs[position].key is None for position in missing):
-            return None
-        # What had its key from an earlier one of the same call is answered as it was; the others are asked for again,
-        # since whoever held their keys may have ended.
-        first = {(job.job_type, job.key): UUID(job.id) for job, is_there in zip(jobs, there, strict=True) if is_there}
-        answers = {n: first[key] for n in missing if (key := (jobs[n].job_type, jobs[n].key)) in first}
-        asked = [position for position in missing if position not in answers]
-        held = await self.spawn([jobs[position] for position in asked]) if asked else {}
-        return answers | {asked[position]: holder for position, holder in held.items()}
+        return await self._inserter.spawn_parts(parts)
 
     async def load(self, ids: Sequence[JobId]) -> list[JobSnapshot | None]:
         """Return the jobs of these ids in their order, None for an unknown one.
