@@ -8,7 +8,16 @@ import msgspec
 import pytest
 
 from piecework.model.horizon import (
-    SLOW_CLAIM, Claims, Point, Sample, Watch, forecast, foretold, latest, watch, worth_a_look,
+    SLOW_CLAIM,
+    Claims,
+    Point,
+    Sample,
+    Watch,
+    forecast,
+    foretold,
+    latest,
+    watch,
+    worth_a_look,
 )  # fmt: skip
 from piecework.model.pins import Pin, described, remedy
 from piecework.store.liveness import Counters
@@ -131,7 +140,8 @@ def test_claims_cost_twice_as_much_when_the_dead_rows_to_come_cost_as_much_as_a_
 
 
 def test_what_a_dead_row_costs_is_learned_from_claims_under_different_numbers_of_them() -> None:
-    history = points(*((60.0 * n, 100_000 * n, 100 * n, 100 * sum(0.01 + 0.05 * k for k in range(n))) for n in range(5)))
+    seconds = [100 * sum(0.01 + 0.05 * k for k in range(n)) for n in range(5)]
+    history = points(*((60.0 * n, 100_000 * n, 100 * n, seconds[n]) for n in range(5)))
     expected = forecast(history)
     assert expected.claim == pytest.approx(0.16)
     per_row = 0.05 / 100_000
@@ -174,7 +184,7 @@ def test_claims_are_counted_with_their_worst_and_the_slow_ones() -> None:
     (a_pin(seconds=90.0, query="UPDATE t\n  SET \x1b[31mx"),
      "session pid 7 'forgetful' of role 'r' (idle in transaction) for 2 min: UPDATE t SET [31mx, 100 transactions back",
      "SELECT pg_terminate_backend(7); idle_in_transaction_session_timeout prevents it"),
-    (a_pin(state=None, query=None), "(state unknown), 100 transactions back", "pg_terminate_backend(7); statement_timeout"),
+    (a_pin(state=None, query=None), "(state unknown), 100 transactions back", "(7); statement_timeout bounds"),
     (a_pin(kind="prepared transaction", name="it's", pid=None, state="prepared"), "prepared transaction \"it's\"",
      "ROLLBACK PREPARED 'it''s'"),
     (a_pin(kind="slot", name="s", pid=None, role=None, state="inactive", query=None),
