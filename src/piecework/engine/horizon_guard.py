@@ -81,15 +81,15 @@ class HorizonGuard:
             log.info("dead rows, and who keeps them, cannot be seen: %s", error)
             return None
 
-    def _pins(self) -> Sequence[Pin]:
+    def _pins(self) -> Sequence[Pin] | None:
         try:
-            return self._pulse.pins() if self._sees_pins else ()
+            return self._pulse.pins() if self._sees_pins else None
         except DatabaseUnreachable:
             raise
         except (DatabaseError, psycopg.Error) as error:
             self._sees_pins = False
             log.info("who keeps dead rows from being removed cannot be seen: %s", error)
-            return ()
+            return None
 
 
 def _facts(suspect: Suspect, found: Watch) -> dict[str, object]:

@@ -20,8 +20,8 @@ _LOOK_FROM = 5_000
 _HISTORY = 10
 _TOO_OLD = 300.0
 _MOST_SUSPECTS = 5
-_PER_DEAD_ROW = 1e-7
-_LEAST_PER_DEAD_ROW, _MOST_PER_DEAD_ROW = 2e-8, 1e-6
+_PER_DEAD_ROW = 6e-8
+_LEAST_PER_DEAD_ROW, _MOST_PER_DEAD_ROW = 1e-8, 1e-6
 _TELLING = 50_000
 
 
@@ -138,12 +138,12 @@ def worth_a_look(sample: Sample) -> bool:
     return sample.dead >= _LOOK_FROM or (sample.watch is not None and sample.watch.culprit is not None)
 
 
-def watch(sample: Sample, pins: Sequence[Pin], limits: Limits = LIMITS) -> Turn:
+def watch(sample: Sample, pins: Sequence[Pin] | None, limits: Limits = LIMITS) -> Turn:
     """Go on from what is known.
 
     Args:
         sample: what the database says, with what was written down before.
-        pins: who may keep dead rows; empty where it was not worth a look.
+        pins: who may keep dead rows; empty where it was not worth a look, None where it cannot be seen.
         limits: from when on somebody is to blame.
     """
     before = sample.watch
@@ -152,12 +152,13 @@ def watch(sample: Sample, pins: Sequence[Pin], limits: Limits = LIMITS) -> Turn:
     point = Point(sample.at, sample.dead, sample.claims.calls, sample.claims.seconds)
     history = [point] if before is None else [*before.history[1 - _HISTORY :], point]
     known = () if before is None else before.suspects
-    keeping = sorted((pin for pin in pins if pin.keeps_rows), key=lambda pin: -(pin.xids or 0))[:_MOST_SUSPECTS]
+    keeping = sorted((pin for pin in pins or () if pin.keeps_rows), key=lambda pin: -(pin.xids or 0))[:_MOST_SUSPECTS]
     suspects = [_suspected(pin, known, sample) for pin in keeping]
     accused = None
     if suspects and _to_blame(suspects[0], sample, limits):
         accused = suspects[0] = msgspec.structs.replace(suspects[0], accused_at=sample.at)
-    gone = [old for old in known if old.accused_at is not None and not any(old.pin.is_of(pin) for pin in pins)]
+    named = [old for old in known if old.accused_at is not None and pins is not None]
+    gone = [old for old in named if not any(old.pin.is_of(pin) for pin in pins or ())]
     found = Watch(
         at=sample.at, dead=sample.dead, dead_keys=sample.dead_keys, vacuumed=sample.vacuumed,
         sees_all=sample.sees_all, history=history if worth_a_look(sample) else [point], suspects=suspects,
