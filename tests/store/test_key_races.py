@@ -35,7 +35,7 @@ async def test_a_claim_locks_no_job_of_a_key_in_another_workers_hands(scene: Sce
     neighbour, claiming = scene.session(), scene.session()
     neighbour.execute("SELECT FROM concurrency_keys WHERE concurrency_key = 'a' FOR NO KEY UPDATE")
     claiming.execute(
-        "SELECT claim_keyed_1($1::uuid, ARRAY['default'], ARRAY['work'], ARRAY[0::smallint], ARRAY[9], 9)",
+        "SELECT claim_keyed_1($1::uuid, ARRAY['default'], ARRAY['work'], ARRAY[0::smallint], ARRAY[9], 9, 0)",
         [scene.worker()],
     )
     free = scene.rows("SELECT id FROM jobs FOR UPDATE SKIP LOCKED")
@@ -44,14 +44,23 @@ async def test_a_claim_locks_no_job_of_a_key_in_another_workers_hands(scene: Sce
     assert holders(scene) == {"a": [], "b": [b]}
 
 
-async def test_a_job_that_nobody_handed_the_key_on_to_is_freed_by_the_next_sweep_though_others_run(
-    scene: Scene,
-) -> None:
-    """A cancel that began while its job ran finds it given back: it has not locked the key, and hands on nothing."""
-    *first, waiting = await keyed(scene, *"aaaa", concurrency_limit=3)
+async def test_what_is_parked_while_there_is_room_is_freed_by_the_next_sweep_though_others_run(scene: Scene) -> None:
+    *running, next_one, waiting = await keyed(scene, *"aaaaa", concurrency_limit=3)
     worker = scene.worker()
     jobs = (await scene.claim_keyed(worker)).jobs
-    assert [job.id for job in jobs] == first
+    assert [job.id for job in jobs] == running
+    await scene.settle(worker, completed(jobs[0], NOW, None))
+    # A job that goes on in a user's transaction, and is cancelled there, leaves its key alone.
+    scene.sql.execute("SELECT cancel_1(ARRAY[%s::uuid], true)", [next_one])
+    assert await claimed(scene, worker) == []
+    scene.sql.execute(scene.statements.sql("sweep_keys"))
+    assert await claimed(scene, worker) == [waiting]
+
+
+async def test_a_cancel_that_finds_its_job_given_back_hands_the_key_on(scene: Scene) -> None:
+    *first, waiting = await keyed(scene, *"aaaa", concurrency_limit=3)
+    worker = scene.worker()
+    assert await claimed(scene, worker) == first
     settling = scene.session()
     settling.execute(
         "SELECT settle_keyed_1($1::uuid, ARRAY[$2::uuid], ARRAY[1], ARRAY['release'], ARRAY[NULL::bigint], $3, "
@@ -63,9 +72,21 @@ async def test_a_job_that_nobody_handed_the_key_on_to_is_freed_by_the_next_sweep
         await scene.until_blocked()
         settling.commit()
     assert cancelling.result() == ["cancelled"]
-    assert (scene.job(waiting)["parked"], len(holders(scene)["a"])) == (True, 2)
-    scene.sql.execute(scene.statements.sql("sweep_keys"))
     assert await claimed(scene, worker) == [waiting]
+
+
+async def test_a_cancel_that_waits_for_a_job_has_locked_no_key_meanwhile(scene: Scene) -> None:
+    _, behind = await keyed(scene, *"aa")
+    await claimed(scene, scene.worker())
+    _, [running] = await scene.running()
+    user = scene.session()
+    user.execute("SELECT FROM jobs WHERE id = $1 FOR UPDATE", [running.id])
+    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+        cancelling = group.create_task(scene.store.cancel([UUID(behind), UUID(running.id)]))
+        await scene.until_blocked()
+        assert len(scene.rows("SELECT FROM concurrency_keys FOR NO KEY UPDATE SKIP LOCKED")) == 1
+    user.rollback()
+    assert cancelling.result() == ["cancelled", "requested"]
 
 
 async def test_a_job_that_runs_again_before_its_key_was_handed_on_holds_one_place(scene: Scene) -> None:
@@ -92,7 +113,7 @@ async def test_a_settle_waits_for_no_key_that_came_into_use_while_it_was_under_w
     await scene.settle(worker, retry)
     assert holders(scene) == {}
     halt, claiming, link = scene.session(), scene.session(), scene.another_link()
-    halt.execute("LOCK TABLE progress")  # the first that a settle reads once it has locked its keys
+    halt.execute("LOCK TABLE attempts")  # which a settle reads once it has locked its keys, and a claim never
     async with asyncio.timeout(20), asyncio.TaskGroup() as group:
         again = group.create_task(scene.settle(worker, retry, link=link))
         await scene.until_blocked()

@@ -209,7 +209,7 @@ CALLS = [
     Call("save state", "save_state", saved_state),
     Call("rescue", "rescue", lambda t: [WORKERS["dead"], 0, "18 s"], share=7),
     Call("rescue with concurrency keys", "rescue",
-         lambda t: [WORKERS["dead with keys"], 0, "18 s"], share=22, keyed=True),
+         lambda t: [WORKERS["dead with keys"], 0, "18 s"], share=24, keyed=True),
     Call("leave", "leave", lambda t: [WORKERS["gone"]]),
     Call("owned", "owned_jobs", lambda t: [WORKERS["dead"]]),
     Call("look", "look", lambda t: [WORKERS["dead"], ["default"], ["work"]]),
@@ -221,7 +221,7 @@ CALLS = [
     Call("spawn with chosen ids", "spawn", lambda t: [chosen(ASKED)]),
     Call("spawn with keys", "spawn", lambda t: [with_keys(ASKED)]),
     Call("claim of jobs with concurrency keys", "claim_keyed",
-         lambda t: [WORKERS["other"], ["default"], ["work"], [0], [ASKED], ASKED], share=20, keyed=True),
+         lambda t: [WORKERS["other"], ["default"], ["work"], [0], [ASKED], ASKED, 0], share=20, keyed=True),
     Call("complete with concurrency keys", "settle_keyed", settle_keyed("complete"), share=20, keyed=True),
     Call("retry with concurrency keys", "settle_keyed", settle_keyed("retry"), share=20, keyed=True),
 ]  # fmt: skip

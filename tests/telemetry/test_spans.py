@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import signal
 from collections.abc import Callable
@@ -16,7 +17,16 @@ from opentelemetry import trace
 from opentelemetry.trace import SpanKind, StatusCode
 from telemetry.seen import Seen, facts, itself, linked, parent
 
-from piecework import CurrentJob, Fail, JobNotFinished, Jobs, Reschedule, RetrySettings
+from piecework import (
+    BatchOutcomes,
+    CurrentBatch,
+    CurrentJob,
+    Fail,
+    JobNotFinished,
+    Jobs,
+    Reschedule,
+    RetrySettings,
+)
 from piecework.base import telemetry
 from piecework.engine.tracing import Tracing
 from piecework.model.job import ClaimedJob
@@ -439,3 +449,31 @@ async def test_an_opentelemetry_that_fails_costs_its_spans_one_line_of_the_log_a
     assert provider is trace.get_tracer_provider()
     lines = [record for record in caplog.records if record.name == "piecework.telemetry"]
     assert [record.levelno for record in lines] == [logging.WARNING]
+
+
+async def test_each_job_of_a_batch_has_its_run_and_their_call_a_span_that_is_linked_to_all(
+    jobs: Jobs, seen: Seen
+) -> None:
+    current: list[int] = []
+
+    @jobs.batched("mail-out", max_size=10, retry=STEADY)
+    async def mail_out(batch: CurrentBatch[int]) -> BatchOutcomes[None]:
+        task = asyncio.current_task()
+        assert task is not None
+        assert task.get_name() == f"job-batch-mail-out-{len(batch.items)}"
+        current.append(trace.get_current_span().get_span_context().span_id)
+        if len(batch.items) == 3:
+            raise LookupError("all of them")
+        return batch.outcomes(lambda item: None)
+
+    await jobs.spawn_all([mail_out.spec(number) for number in range(3)])
+    async with jobs.worker():
+        await until(lambda: len(seen.all("job.complete_job")) == 3)
+    calls = seen.all("job.run_batch")
+    assert [itself(call).span_id for call in calls] == current
+    together, *alone = calls
+    failed = seen.all("job.run", conclusion="error")
+    assert facts(together).items() >= {"n_items": 3, "job_type": "mail-out", "error.type": "LookupError"}.items()
+    assert sorted(linked(together)) == sorted(itself(run).span_id for run in failed)
+    retried = [itself(run).span_id for run in seen.all("job.run", conclusion="complete")]
+    assert sorted(str(parent(call)) for call in alone) == sorted(map(str, retried))

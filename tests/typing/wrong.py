@@ -377,7 +377,8 @@ async def current(job: CurrentJob[Config]) -> None:
     job.progress(1)  # E forgotten await
     await job.progress("half")  # E how much is done is a number
     await job.progress_sync(1)  # E the twin blocks
-    number: int = job.execution_state(int)  # E int or None
+    some: int = job.execution_state(int)  # E int or None
+    print(some)
     job.execution_state(3)  # E a type
     await job.complete_in()  # E a connection
 

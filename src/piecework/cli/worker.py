@@ -7,7 +7,6 @@ import logging
 import os
 import signal
 import sys
-import threading
 from datetime import timedelta
 from typing import TypedDict
 
@@ -118,8 +117,9 @@ def _command_line(options: WorkerOptions) -> list[str]:
 
 def _leave() -> None:
     """End the process even though a job's function goes on in a thread: a second signal does not wait for it."""
-    names = (thread.name for thread in threading.enumerate())
-    left = [name for name in names if name.startswith("job-") and name != "job-heartbeat"]
+    from piecework.engine.threads import names_of_running
+
+    left = names_of_running()
     if left:
         log.warning("%d jobs are left behind in threads, they run again elsewhere: %s", len(left), ", ".join(left))
         logging.shutdown()

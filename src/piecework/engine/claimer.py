@@ -27,6 +27,7 @@ _MOST = 500
 _GATHER = 0.005
 _STALE = 2.0
 _AUDIT_EVERY = 30.0
+_MOST_BEYOND = 10_000
 
 
 class Claimer:
@@ -44,7 +45,6 @@ class Claimer:
         self.worker_id = ""
         """Under which claims are made; empty: none are made now."""
         self.costs = Claims()
-        """What its claims have cost."""
         self._link = link
         self._registry = registry
         self._settings = settings
@@ -54,6 +54,7 @@ class Claimer:
         self._idleness = Idleness(settings.look_every.total_seconds())
         self._generation = -1
         self._rotation = 0
+        self._beyond = 0
         self._stopping = False
         self._last_claim = float("-inf")
         self._next_audit = 0.0
@@ -193,20 +194,23 @@ class Claimer:
             await self._sleep(self._agenda.next_event())
             return
         worker_id, left = self.worker_id, most
+        beyond, self._beyond = self._beyond, 0
         for call in planned:
             if left > 0 and worker_id == self.worker_id:
-                left -= await self._call(worker_id, call, left)
+                left -= await self._call(worker_id, call, left, beyond)
         if left <= 0:
             await self._stay_busy(worker_id)
 
-    async def _call(self, worker_id: str, call: Call, most: int) -> int:
+    async def _call(self, worker_id: str, call: Call, most: int, beyond: int) -> int:
         """Claim from lanes of one kind; return how many jobs were taken, or how many batches."""
         poll, most = self._executor.tracing.poll, most * call.batch
         asked = [(lane, min(count, max(_MOST // call.batch, 1)) * call.batch) for lane, count in call.asked]
         began = self._now()
         if asked[0][0].keyed:
-            found = await poll(worker_id, most, claiming.claim_keyed(self._link, worker_id, asked, most))
+            claim = claiming.claim_keyed(self._link, worker_id, asked, most, beyond)
+            found = await poll(worker_id, most, claim)
             self.costs.add(self._now() - began, len(found.jobs))
+            self._beyond = max(self._beyond, min(2 * found.passed, _MOST_BEYOND))
             return self._take(worker_id, asked, found.jobs, more=found.again)
         jobs = await poll(worker_id, most, claiming.claim(self._link, worker_id, asked, most))
         self.costs.add(self._now() - began, len(jobs))

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import TypeAlias
 
+_IDLE = "piecework-thread"
 Ended: TypeAlias = Callable[[object, BaseException | None], None]
 """Told in the thread how a call ended: what it returned, or what it raised."""
 
@@ -33,7 +34,7 @@ class Threads:
         self._calls.put(lambda: _run_named(name, context, call, ended))
         if not self._idle.acquire(blocking=False) and self._threads < self._most:
             self._threads += 1
-            threading.Thread(target=self._work, name="piecework-thread", daemon=True).start()
+            _JobThread(target=self._work, name=_IDLE, daemon=True).start()
 
     def close(self) -> None:
         """Let idle threads go; do not wait for busy ones."""
@@ -45,6 +46,15 @@ class Threads:
             del call  # while this thread waits, nothing of the job is kept
             self._idle.release()
         self._calls.put(None)
+
+
+class _JobThread(threading.Thread):
+    """A thread of a pool, told apart from the others of the worker."""
+
+
+def names_of_running() -> list[str]:
+    """Return the names of the jobs that run in threads of this process, whichever worker they belong to."""
+    return [each.name for each in threading.enumerate() if isinstance(each, _JobThread) and each.name != _IDLE]
 
 
 def _run_named(name: str, context: contextvars.Context, call: Callable[[], object], ended: Ended) -> None:

@@ -13,7 +13,7 @@ from piecework.model.lanes import Lane
 from piecework.store.link import Link
 
 _decode_jobs = msgspec.json.Decoder(list[ClaimedJob]).decode
-_decode_keyed = msgspec.json.Decoder(tuple[list[ClaimedJob] | None, bool]).decode
+_decode_keyed = msgspec.json.Decoder(tuple[list[ClaimedJob] | None, bool, int]).decode
 _decode_look = msgspec.json.Decoder(tuple[list[tuple[str, str, int, bool, int]] | None, int, int]).decode
 
 
@@ -49,22 +49,29 @@ class Keyed(NamedTuple):
     """What this worker now holds, ordered by (priority, run_at, id)."""
     again: bool
     """Whether a further claim may find more: jobs were parked, or keys were in other workers' hands for a moment."""
+    passed: int = 0
+    """How many due jobs were passed over, since somebody's open transaction holds their rows."""
 
 
-async def claim_keyed(link: Link, worker_id: str, allotment: Sequence[tuple[Lane, int]], most: int) -> Keyed:
+async def claim_keyed(
+    link: Link, worker_id: str, allotment: Sequence[tuple[Lane, int]], most: int, beyond: int = 0
+) -> Keyed:
     """Take up to `most` due jobs with concurrency keys, as far as the limits of the keys allow (invariant A).
+
+    Args:
+        beyond: so many more jobs of each lane are looked at, since those in front may be locked.
 
     Raises:
         WorkerGone, DatabaseUnreachable: as `claim`.
     """
     try:
-        answer = await link.value("claim_keyed", worker_id, *_lanes(allotment), most)
+        answer = await link.value("claim_keyed", worker_id, *_lanes(allotment), most, beyond)
     except psycopg.errors.NoDataFound:
         raise WorkerGone(worker_id) from None
     if answer is None:
         return Keyed([], False)
-    jobs, again = _decode_keyed(str(answer))
-    return Keyed(sorted(jobs or (), key=_order), again)
+    jobs, again, passed = _decode_keyed(str(answer))
+    return Keyed(sorted(jobs or (), key=_order), again, passed)
 
 
 def _lanes(allotment: Sequence[tuple[Lane, int]]) -> tuple[list[str], list[str], list[int], list[int]]:

@@ -117,6 +117,27 @@ class Store:
             DatabaseError: an open transaction of somebody's has held a key for too long.
             DatabaseUnreachable, PermissionDenied, MigrationsNeeded
         """
+        try:
+            return await self._insert(jobs)
+        except NoneFree:
+            raise
+        except DatabaseUnreachable:
+            pass
+        # What landed may have run and ended meanwhile: then it would not be met, but run a second time.
+        if (landed := await self._landed(jobs)) is not None:
+            return landed
+        try:
+            # The first sending may land even now: as with ids that callers choose, the history is looked into as well.
+            held = await self._insert([msgspec.structs.replace(job, chosen=True) for job in jobs])
+            if all(holder != UUID(jobs[position].id) for position, holder in held.items()):
+                return held
+        except JobAlreadyExists:
+            if (landed := await self._landed(jobs)) is None:
+                raise
+            return landed
+        return held if (landed := await self._landed(jobs)) is None else landed
+
+    async def _insert(self, jobs: Sequence[NewJob]) -> dict[int, UUID]:
         payload = spawning.payload(jobs)
 
         async def insert(conn: AsyncConnection) -> dict[int, UUID]:
@@ -131,22 +152,7 @@ class Store:
                 ) from None
             return spawning.holders(None if row is None else row[0])
 
-        try:
-            return await self._once(insert)
-        except NoneFree:
-            raise
-        except DatabaseUnreachable:
-            pass
-        # What landed may have run and ended meanwhile: then it would not be met, but run a second time. Or the first
-        # sending is still under way, and is met.
-        if (landed := await self._landed(jobs)) is not None:
-            return landed
-        try:
-            return await self._once(insert)
-        except JobAlreadyExists:
-            if (landed := await self._landed(jobs)) is None:
-                raise
-            return landed
+        return await self._once(insert)
 
     async def _landed(self, jobs: Sequence[NewJob]) -> dict[int, UUID] | None:
         """Return what an earlier sending of the same jobs answered, or None if it did not land."""

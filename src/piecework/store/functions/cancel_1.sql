@@ -22,17 +22,6 @@ DECLARE
     v_queues text[];
     v_keys text[];
 BEGIN
-    -- Keys before jobs (invariant D). Where jobs are parked behind a key, the key has a row.
-    IF NOT p_joined AND EXISTS (SELECT FROM concurrency_keys) THEN
-        SELECT array_agg(key.queue), array_agg(key.concurrency_key) INTO v_queues, v_keys
-        FROM (SELECT DISTINCT j.queue, j.concurrency_key FROM unnest(p_ids) AS u (id)
-              CROSS JOIN LATERAL (
-                  SELECT j.queue, j.concurrency_key FROM jobs j WHERE j.id = u.id AND j.worker_id IS NULL LIMIT 1) AS j
-              WHERE j.concurrency_key IS NOT NULL) AS key;
-        IF v_keys IS NOT NULL THEN
-            PERFORM lock_keys_1(v_queues, v_keys);
-        END IF;
-    END IF;
     -- All that follows is decided under the locks of the rows: a settle that gives a job back and a request for it see
     -- each other, in whatever order they come. LIMIT 1 keeps a look-up by id one, whatever the statistics say.
     v_locked := ARRAY(
@@ -59,6 +48,19 @@ BEGIN
             v_held := array_append(v_held, v_id);
         END;
     END LOOP;
+
+    -- Keys after jobs, and nowhere else so: whoever holds a key waits for no job's row, and a row is waited for above. Where
+    -- jobs are parked behind a key, the key has a row.
+    IF NOT p_joined AND EXISTS (SELECT FROM concurrency_keys) THEN
+        SELECT array_agg(key.queue), array_agg(key.concurrency_key) INTO v_queues, v_keys
+        FROM (SELECT DISTINCT j.queue, j.concurrency_key FROM unnest(v_locked) AS u (id)
+              CROSS JOIN LATERAL (
+                  SELECT j.queue, j.concurrency_key FROM jobs j WHERE j.id = u.id AND j.worker_id IS NULL LIMIT 1) AS j
+              WHERE j.concurrency_key IS NOT NULL) AS key;
+        IF v_keys IS NOT NULL THEN
+            PERFORM lock_keys_1(v_queues, v_keys);
+        END IF;
+    END IF;
 
     RETURN QUERY
     WITH held AS MATERIALIZED (

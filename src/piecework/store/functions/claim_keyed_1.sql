@@ -1,12 +1,14 @@
 -- Claim due jobs with a concurrency key, lane by lane: of each key as many as its limit leaves room for, the first ones in the
 -- order (priority, run_at, id) of all that are due. What cannot run is parked, so that it is not looked at again
 -- (invariant A). Keys that another transaction has in hand are skipped.
--- params:  $1 worker uuid, $2 queues text[], $3 job_types text[], $4 priorities smallint[], $5 counts integer[], $6 most integer
+-- params:  $1 worker uuid, $2 queues text[], $3 job_types text[], $4 priorities smallint[], $5 counts integer[], $6 most integer,
+--          $7 beyond integer (how many more candidates of each lane are looked at than asked for: as those in front may be locked)
 -- raises:  no_data_found when the worker is not registered, or was given up for dead
 -- returns: text: null when no lane has a due job, else JSON array of null or a JSON array as of functions/claim_1.sql, and
---          boolean, whether there may be more to claim
+--          boolean, whether there may be more to claim, and how many candidates were passed over since others hold their rows
 CREATE OR REPLACE FUNCTION /*schema.*/claim_keyed_1(
-    p_worker uuid, p_queues text[], p_job_types text[], p_priorities smallint[], p_counts integer[], p_most integer
+    p_worker uuid, p_queues text[], p_job_types text[], p_priorities smallint[], p_counts integer[], p_most integer,
+    p_beyond integer
 ) RETURNS text
 LANGUAGE plpgsql
 SET search_path = /*schema*/, pg_temp
@@ -29,6 +31,7 @@ DECLARE
     v_taken uuid[];
     v_claimed json;
     v_parked integer;
+    v_passed integer;
 BEGIN
     -- As in claim_1.
     PERFORM FROM workers w WHERE w.id = p_worker AND w.given_up_at IS NULL FOR KEY SHARE;
@@ -44,8 +47,8 @@ BEGIN
             SELECT j.id, j.queue, j.concurrency_key FROM jobs j
             WHERE j.queue = lane.queue AND j.job_type = lane.job_type AND j.priority = lane.priority AND j.run_at <= v_now
               AND j.worker_id IS NULL AND NOT j.parked AND j.concurrency_key IS NOT NULL
-            ORDER BY j.run_at, j.id LIMIT lane.count) AS due
-        LIMIT p_most) AS due;
+            ORDER BY j.run_at, j.id LIMIT lane.count + p_beyond) AS due
+        LIMIT p_most + p_beyond) AS due;
     IF v_ids IS NULL THEN
         RETURN NULL;
     END IF;
@@ -63,7 +66,7 @@ BEGIN
             SELECT k.queue, k.concurrency_key, k.running FROM concurrency_keys k
             WHERE k.queue = u.queue AND k.concurrency_key = u.key FOR NO KEY UPDATE SKIP LOCKED) AS k) AS held;
     IF v_held_keys IS NULL THEN
-        RETURN json_build_array(NULL, true)::text;
+        RETURN json_build_array(NULL, true, 0)::text;
     END IF;
 
     -- Statements of their own, so that they see what was committed before the locks were granted: limits, too, and who is
@@ -112,19 +115,27 @@ BEGIN
     END IF;
 
     -- A parked row implies that its key is full, or that a sibling before it is not parked (A2).
-    UPDATE jobs SET parked = true WHERE ctid = ANY (ARRAY(
-        SELECT late.tid
+    WITH late AS MATERIALIZED (
         -- Of the keys in hand alone: whoever has another one would pass over a row that is locked here.
-        FROM (SELECT u.id FROM unnest(v_ids, v_queues, v_keys) AS u (id, queue, key)
-              WHERE u.id <> ALL (coalesce(v_startable, '{}'))
-                AND (u.queue, u.key) IN (SELECT * FROM unnest(v_held_queues, v_held_keys)) ORDER BY u.id) AS u
-        CROSS JOIN LATERAL (
-            SELECT j.ctid AS tid FROM jobs j
-            WHERE j.id = u.id AND j.worker_id IS NULL AND NOT j.parked FOR UPDATE SKIP LOCKED) AS late));
-    GET DIAGNOSTICS v_parked = ROW_COUNT;
+        SELECT u.id FROM unnest(v_ids, v_queues, v_keys) AS u (id, queue, key)
+        WHERE u.id <> ALL (coalesce(v_startable, '{}'))
+          AND (u.queue, u.key) IN (SELECT * FROM unnest(v_held_queues, v_held_keys))),
+    parked AS (
+        UPDATE jobs SET parked = true WHERE ctid = ANY (ARRAY(
+            SELECT locked.tid FROM (SELECT l.id FROM late l ORDER BY l.id) AS l
+            CROSS JOIN LATERAL (
+                SELECT j.ctid AS tid FROM jobs j
+                WHERE j.id = l.id AND j.worker_id IS NULL AND NOT j.parked FOR UPDATE SKIP LOCKED) AS locked))
+        RETURNING 1)
+    SELECT (SELECT count(*) FROM parked), (SELECT count(*) FROM late) INTO v_parked, v_passed;
+    v_passed := v_passed - v_parked;
     PERFORM drop_unused_keys_1(v_held_queues, v_held_keys);
-    -- Candidates that were neither claimed nor parked stand first in a key that has room: another worker's, or for later.
-    RETURN json_build_array(v_claimed, v_parked > 0 OR cardinality(v_taken) > 0 OR cardinality(v_held_keys) < (
-        SELECT count(*) FROM (SELECT DISTINCT u.queue, u.key FROM unnest(v_queues, v_keys) AS u (queue, key)) AS d))::text;
+    -- Candidates that were neither claimed nor parked stand first in a key that has room: another worker's, or for later. Or
+    -- they are locked: then others may stand behind them that were not looked at.
+    RETURN json_build_array(
+        v_claimed,
+        v_parked > 0 OR cardinality(v_taken) > 0 OR v_passed * 2 > p_beyond OR cardinality(v_held_keys) < (
+            SELECT count(*) FROM (SELECT DISTINCT u.queue, u.key FROM unnest(v_queues, v_keys) AS u (queue, key)) AS d),
+        v_passed)::text;
 END
 $$;
