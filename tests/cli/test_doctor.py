@@ -18,7 +18,8 @@ from cli.command_line import CommandLine
 from click.testing import CliRunner, Result
 
 from piecework.cli import diagnosis, main
-from piecework.store.examination import Examination, Lacking, Pin, Server
+from piecework.model.pins import Pin
+from piecework.store.examination import Examination, Lacking, Server
 from piecework.store.statements import Statements
 from support.databases import Server as Postgres
 from support.pooler import Pooler
@@ -203,6 +204,7 @@ async def test_who_pins_the_horizon_is_found(private_postgres: Callable[..., Pri
         async with Examination.of(dsn, Statements("piecework")) as examination:
             [slot] = await examination.pins()
         assert (slot.kind, slot.name, slot.state) == ("slot", "unread", "inactive")
+        assert (slot.catalog_only, slot.keeps_rows) == (True, False)
 
 
 # Judgements of facts that a test cannot bring about in short.
@@ -243,18 +245,19 @@ def a_pin(seconds: float | None, xids: int | None = 1, **changed: Any) -> Pin:
 
 
 def test_open_transactions_are_judged_by_their_age() -> None:
-    assert diagnosis.horizon([a_pin(59.0)], True).status == "ok"
-    verdict = diagnosis.horizon([a_pin(60.0), a_pin(1.0, name="young")], True)
+    assert diagnosis.horizon([a_pin(59.0)], None, True).status == "ok"
+    verdict = diagnosis.horizon([a_pin(60.0), a_pin(1.0, name="young")], None, True)
     assert verdict.status == "warning"
-    assert "pid 7 'forgetful' (idle in transaction) for 60.0 s, last statement 2026-01-0" in verdict.text
+    assert "pid 7 'forgetful' of role 'r' (idle in transaction) for 60.0 s, last statement 2026-01-0" in verdict.text
+    assert "end that session: SELECT pg_terminate_backend(7)" in verdict.advice
     assert "young" not in verdict.text
-    assert diagnosis.horizon([a_pin(3600.0)], True).status == "failed"
+    assert diagnosis.horizon([a_pin(3600.0)], None, True).status == "failed"
 
 
 def test_what_has_no_age_is_judged_by_the_transactions_since() -> None:
-    assert diagnosis.horizon([a_pin(None, 999_999)], True).status == "ok"
-    slot = a_pin(None, 1_000_000, kind="slot", name="unread", pid=None, state="inactive", query_start=None)
-    verdict = diagnosis.horizon([slot], False)
+    assert diagnosis.horizon([a_pin(None, 999_999)], None, True).status == "ok"
+    slot = a_pin(None, 1_000_000, kind="slot", name="unread", pid=None, role=None, state="inactive", query_start=None)
+    verdict = diagnosis.horizon([slot], None, False)
     assert verdict.status == "warning"
     assert verdict.text.startswith("slot 'unread' (inactive), 1000000 transactions back; of others this role sees")
 

@@ -89,7 +89,7 @@ async def test_an_open_transaction_delays_nobody(scene: Scene, leave_open: Calla
         assert await hasty.settle(other, completed(claimed[-1], NOW, None)) == ["landed"]
         assert hasty.pulse.beat(worker, draining=False, job_types=[]) is not None
         assert len(hasty.pulse.rescue(worker, 1, 1.0) or []) >= 1
-        assert hasty.pulse.do_duties(other) == ["partitions"]
+        assert "partitions" in hasty.pulse.do_duties(other)
         assert all(await hasty.store.load(uuids(jobs)))
         late = [UUID(id) for id in await hasty.spawn_many(2)]
         assert await hasty.store.cancel(late) == ["cancelled"] * 2

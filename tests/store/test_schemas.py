@@ -50,7 +50,7 @@ async def a_day_of_work(scene: Scene) -> None:
         worker, timedelta(seconds=18), True, 1, True,
     )  # fmt: skip
     assert scene.pulse.rescue(worker, 1, 18.0) == [(jobs[4].id, "work")]
-    assert scene.pulse.do_duties(scene.worker()) == ["partitions"]
+    assert "partitions" in scene.pulse.do_duties(scene.worker())
     by_id = {str(job.id): job for job in await list_jobs(scene.store, JobFilter(), 10)}
     assert by_id[jobs[0].id].started_at == by_id[jobs[0].id].finished_at - timedelta(seconds=1)  # type: ignore[operator]
     assert by_id[jobs[2].id].run_at == moment

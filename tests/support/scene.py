@@ -157,7 +157,8 @@ class Scene:
             "DELETE FROM jobs; DELETE FROM finished_jobs; DELETE FROM attempts; DELETE FROM workers; "
             "DELETE FROM idle_workers; DELETE FROM cancel_requests; DELETE FROM concurrency_keys; DELETE FROM limits; "
             "DELETE FROM execution_states; DELETE FROM progress; DELETE FROM guards; DELETE FROM clock; "
-            "UPDATE duties SET next_at = clock_timestamp(), ran_by = NULL"
+            "UPDATE duties SET ran_by = NULL, "
+            "next_at = clock_timestamp() + CASE WHEN name = 'horizon' THEN every ELSE interval '0' END"
         )
 
     def clock(self) -> datetime:

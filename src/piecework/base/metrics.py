@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TypeAlias
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple, TypeAlias
 
 from opentelemetry import metrics
-from opentelemetry.metrics import Meter, MeterProvider
+from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observation
 
 from piecework.base.telemetry import guarded, version_of_piecework
 
@@ -17,8 +18,27 @@ _BUCKETS = (0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.
 """A run may take milliseconds or an hour, a job may wait as long."""
 
 
+_SHOWN_FOR = 300.0
+_GAUGES = {
+    "piecework.dead_rows": ("{row}", "Dead rows of the tables that workers change most."),
+    "piecework.horizon.age": ("s", "For how long the one to blame has kept dead rows from being removed; 0: nobody."),
+    "piecework.claim.mean": ("s", "How long a claim took of late, over all workers."),
+}
+
+
+class Shown(NamedTuple):
+    """What a gauge shows."""
+
+    gauge: str
+    value: float
+    labels: Labels
+
+
+_shown: tuple[float, Sequence[Shown]] = (0.0, ())
+
+
 class Instruments:
-    """The counters and histograms of one meter provider."""
+    """The counters, histograms and gauges of one meter provider."""
 
     def __init__(self, meter: Meter) -> None:
         self.sent = meter.create_counter(
@@ -32,6 +52,24 @@ class Instruments:
             explicit_bucket_boundaries_advisory=_BUCKETS,
         )  # fmt: skip
         self.failures = meter.create_counter("piecework.job.failures", "{attempt}", "Attempts that failed.")
+        for name, (unit, description) in _GAUGES.items():
+            meter.create_observable_gauge(name, [_observed(name)], unit, description)
+
+
+def _observed(gauge: str) -> Callable[[CallbackOptions], Iterator[Observation]]:
+    def observe(options: CallbackOptions) -> Iterator[Observation]:
+        since, shown = _shown
+        if time.monotonic() - since < _SHOWN_FOR:  # else another process looks, and shows it
+            yield from (Observation(each.value, each.labels) for each in shown if each.gauge == gauge)
+
+    return observe
+
+
+def show(values: Sequence[Shown]) -> None:
+    """Have the gauges show this, and nothing else, for the next five minutes."""
+    global _shown
+    _shown = time.monotonic(), values
+    instruments()
 
 
 _known: tuple[MeterProvider | None, Instruments | None] = (None, None)

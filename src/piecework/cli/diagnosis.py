@@ -7,9 +7,12 @@ from datetime import timedelta
 from typing import Literal, NamedTuple, TypeAlias
 
 from piecework.base.errors import PieceworkError
-from piecework.cli.output import moment, quiet_text, span
+from piecework.cli.horizon_report import BLIND
+from piecework.cli.output import moment, span
+from piecework.model.horizon import Sample, forecast, foretold
+from piecework.model.pins import Pin, described, remedy
 from piecework.store import migrating
-from piecework.store.examination import Lacking, Pin, Pooling, Server
+from piecework.store.examination import Lacking, Pooling, Server
 from piecework.store.migrating import SchemaState
 from piecework.store.turning import DueClock
 
@@ -134,30 +137,31 @@ def defaults(server: Server) -> Verdict:
     return Verdict("ok", "new transactions are READ COMMITTED and may write")
 
 
-def horizon(pins: Sequence[Pin], sees_all: bool) -> Verdict:
-    """Judge who keeps vacuum from its work."""
+def horizon(pins: Sequence[Pin], sample: Sample | None, sees_all: bool) -> Verdict:
+    """Judge who keeps vacuum from its work.
+
+    Args:
+        sample: how many dead rows there are, and what the workers know; None: not known.
+        sees_all: whether the role may see what the sessions of others do.
+    """
     old = [pin for pin in pins if _is_old(pin)]
-    blind = "" if sees_all else "; of others this role sees little: grant it pg_read_all_stats"
+    blind = "" if sees_all else f"; of others this role sees little: {BLIND}"
+    dead = "" if sample is None else f"; dead rows of jobs: {sample.dead}"
+    watch = None if sample is None else sample.watch
+    if watch is not None and (comes := foretold(forecast(watch.history))):
+        dead += f", {comes}"
     if not old:
-        return Verdict("ok", f"no transaction is open for longer than {span(timedelta(seconds=_OLD))}{blind}")
+        return Verdict("ok", f"no transaction is open for longer than {span(timedelta(seconds=_OLD))}{dead}{blind}")
     worst = max(pin.seconds or 0.0 for pin in old) >= _VERY_OLD
+    remedies = [remedy(pin) for pin in old]
     return Verdict(
-        "failed" if worst else "warning", _some([*map(_pin, old)], "; ") + blind,
-        "dead rows stay, and claims slow down: end it, with pg_terminate_backend(pid) if need be; "
-        "idle_in_transaction_session_timeout prevents it",
+        "failed" if worst else "warning", _some([described(pin) for pin in old], "; ") + dead + blind,
+        f"dead rows stay, and claims slow down: {_some(remedies, '; or ')}",
     )  # fmt: skip
 
 
 def _is_old(pin: Pin) -> bool:
     return (pin.xids or 0) >= _MANY_XIDS if pin.seconds is None else pin.seconds >= _OLD
-
-
-def _pin(pin: Pin) -> str:
-    since = "" if pin.seconds is None else f" for {span(timedelta(seconds=pin.seconds))}"
-    pid = "" if pin.pid is None else f" pid {pin.pid}"
-    asked = "" if pin.query_start is None else f", last statement {moment(pin.query_start)}"
-    behind = ", pins nothing yet" if pin.xids is None else f", {pin.xids} transactions back"
-    return f"{pin.kind}{pid} {quiet_text(pin.name)!r} ({pin.state or 'state unknown'}){since}{asked}{behind}"
 
 
 def connections(server: Server) -> Verdict:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypedDict, TypeVar
 
 import click
@@ -16,6 +16,8 @@ from piecework.cli.database import database_options, named_dsn
 from piecework.cli.diagnosis import Status, Verdict
 from piecework.cli.main import DATABASE, FAILED
 from piecework.cli.output import json_option, print_json, quiet_text
+from piecework.model.horizon import Sample
+from piecework.model.pins import Pin
 from piecework.store.connection import complete_dsn, describe
 from piecework.store.examination import Examination
 from piecework.store.statements import Statements
@@ -131,7 +133,18 @@ async def _check_all(examination: Examination, schema: str, note: Callable[[str,
     await ask("pooler", examination.pooling, diagnosis.pooler)
     if not server.standby:
         await ask("listen", examination.hears, diagnosis.listen)
-    await ask("horizon", examination.pins, lambda pins: diagnosis.horizon(pins, server.sees_all))
+    migrated = state is not None and bool(state.version)
+    await ask(
+        "horizon", lambda: _horizon(examination, migrated), lambda seen: diagnosis.horizon(*seen, server.sees_all)
+    )
+
+
+async def _horizon(examination: Examination, migrated: bool) -> tuple[Sequence[Pin], Sample | None]:
+    pins = await examination.pins()
+    try:
+        return pins, await examination.sample_horizon() if migrated else None
+    except (PieceworkError, psycopg.Error):
+        return pins, None  # what the role lacks is said elsewhere
 
 
 def _print(check: CheckReport) -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import NamedTuple, TypeVar
 
 import click
 import msgspec
+
+from piecework.base.texts import moment as moment
+from piecework.base.texts import quiet_text as quiet_text
+from piecework.base.texts import span as span
 
 Decorated = TypeVar("Decorated", bound=Callable[..., object])
 
@@ -68,28 +72,6 @@ def _print_rich(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> boo
 _STYLES = {"completed": "green", "errored": "red", "cancelled": "yellow", "running": "cyan"}
 
 
-def moment(value: datetime | None) -> str:
-    """Say when, in local time, to the second."""
-    return "-" if value is None else value.astimezone().strftime("%Y-%m-%d %H:%M:%S")
-
-
 def since(value: datetime | None, now: datetime | None = None) -> str:
     """Say how much time has gone by, until the present unless said otherwise."""
     return "-" if value is None else span((now or datetime.now(UTC)) - value)
-
-
-def span(value: timedelta) -> str:
-    """Say about how long."""
-    seconds = max(value.total_seconds(), 0.0)
-    if seconds < 90:
-        return f"{seconds:.1f} s"
-    minutes = round(seconds / 60)
-    if minutes < 90:
-        return f"{minutes} min"
-    hours = round(minutes / 60)
-    return f"{hours} h" if hours < 48 else f"{round(hours / 24)} d"
-
-
-def quiet_text(text: str) -> str:
-    """Return text of unknown origin as one line that cannot drive a terminal."""
-    return "".join(character if character.isprintable() else " " for character in text)

@@ -10,6 +10,7 @@ import click
 
 from piecework.cli.database import database_options, opened
 from piecework.cli.diagnosis import CLEAR_CLOCK
+from piecework.cli.horizon_report import print_horizon
 from piecework.cli.output import Column, json_option, moment, print_json, print_table, quiet_text, since, span
 from piecework.cli.status_report import STATUSES, KindReport, Report, RunningReport, WorkerReport, read_report
 
@@ -41,6 +42,13 @@ def command(
       attempts  {retry, reschedule, fail, cancel, release, rescue}, if any
       rescues   {last_hour, last_day}
       lost_settles  by the workers listed; such a settle changed nothing
+      claims    {calls, jobs, seconds_per_job, worst_seconds, slow: those that
+                took longer than 0.1 s}, of the workers listed
+      horizon   null: no worker has looked yet; else {sampled_at, dead_rows,
+                dead_rows_of_keys, vacuumed_seconds, dead_rows_per_second,
+                claim_seconds, doubled_in_seconds, tenfold_in_seconds,
+                sees_all, culprit: null | {kind, name, pid, role, state,
+                query, seconds, text, advice}}
       workers   [{id, host, pid, queues, job_types, version, state: working |
                 idle | draining | late | silent, running, started_at,
                 last_beat_seconds, lease_seconds, stop_seconds, exit_seconds,
@@ -72,7 +80,7 @@ def _show(report: Report, as_json: bool) -> None:
     if as_json:
         print_json(report)
         return
-    for part in (_print_clock, _print_jobs, _print_workers, _print_running, _print_stuck):
+    for part in (_print_clock, _print_jobs, _print_workers, _print_running, _print_horizon, _print_stuck):
         part(report)
     sys.stdout.flush()
 
@@ -140,6 +148,10 @@ def _running_row(job: RunningReport) -> list[str]:
     where = "gone" if job["host"] is None else f"{quiet_text(job['host'])} pid {job['pid']}"
     lasts = span(timedelta(seconds=job["seconds"]))
     return [job["id"], quiet_text(job["job_type"]), where, str(job["attempt"]), lasts]
+
+
+def _print_horizon(report: Report) -> None:
+    print_horizon(report["horizon"], report["claims"])
 
 
 def _print_stuck(report: Report) -> None:

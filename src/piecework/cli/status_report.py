@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import TypedDict
 
+from piecework.cli.horizon_report import ClaimsReport, HorizonReport, claims_report, horizon_report
 from piecework.cli.stuck import Stuck, find_stuck
 from piecework.model.snapshot import JobStatus
 from piecework.store import overview
@@ -88,6 +89,8 @@ class Report(TypedDict):
     attempts: dict[AttemptEnd, int]
     rescues: RescueReport
     lost_settles: int
+    claims: ClaimsReport
+    horizon: HorizonReport | None
     workers: list[WorkerReport]
     running: list[RunningReport]
     stuck: list[Stuck]
@@ -112,6 +115,8 @@ async def read_report(store: Store, most_running: int, long: timedelta) -> Repor
         jobs=kinds, queues=_queues(kinds), attempts=await overview.count_attempts(store),
         rescues=RescueReport(last_hour=rescues.last_hour, last_day=rescues.last_day),
         lost_settles=sum(worker.counters.lost_settles for worker in workers),
+        claims=claims_report([worker.counters.claims for worker in workers]),
+        horizon=horizon_report([worker.counters.horizon for worker in workers]),
         workers=[*map(_worker, workers)], running=[*map(_running, running[:most_running])],
         stuck=find_stuck(counts, workers, running, long),
     )  # fmt: skip

@@ -13,6 +13,7 @@ from piecework.engine.executor import Executor
 from piecework.engine.facts import listed
 from piecework.engine.held import Held
 from piecework.engine.idleness import Idleness
+from piecework.model.horizon import Claims
 from piecework.model.job import ClaimedJob
 from piecework.model.lanes import Call, Lane, allot, calls
 from piecework.model.settings import WorkerSettings
@@ -43,6 +44,7 @@ class Claimer:
     ) -> None:
         self.worker_id = ""
         """Under which claims are made; empty: none are made now."""
+        self.costs = Claims()
         self._link = link
         self._registry = registry
         self._settings = settings
@@ -203,12 +205,15 @@ class Claimer:
         """Claim from lanes of one kind; return how many jobs were taken, or how many batches."""
         poll, most = self._executor.tracing.poll, most * call.batch
         asked = [(lane, min(count, max(_MOST // call.batch, 1)) * call.batch) for lane, count in call.asked]
+        began = self._now()
         if asked[0][0].keyed:
             claim = claiming.claim_keyed(self._link, worker_id, asked, most, beyond)
             found = await poll(worker_id, most, claim)
+            self.costs.add(self._now() - began, len(found.jobs))
             self._beyond = max(self._beyond, min(2 * found.passed, _MOST_BEYOND))
             return self._take(worker_id, asked, found.jobs, more=found.again)
         jobs = await poll(worker_id, most, claiming.claim(self._link, worker_id, asked, most))
+        self.costs.add(self._now() - began, len(jobs))
         return self._take(worker_id, asked, jobs, more=len(jobs) == most)
 
     def _take(

@@ -15,6 +15,7 @@ from importlib.metadata import version
 from piecework.base.errors import DatabaseError
 from piecework.base.ids import new_id
 from piecework.engine.facts import listed
+from piecework.engine.horizon_guard import HorizonGuard
 from piecework.engine.tracing import rescued
 from piecework.model.observation import Observer
 from piecework.model.settings import WorkerSettings
@@ -55,6 +56,7 @@ class Heartbeat:
         self.keyed = False
         """Set when jobs with concurrency keys have ended here: then the sweep of the keys is due more often."""
         self.counters = Counters()
+        self._guard = HorizonGuard(pulse, self.counters)
         self._pulse = pulse
         self._settings = settings
         self._registry = registry
@@ -165,7 +167,8 @@ class Heartbeat:
             return
         self.keyed, self._last_duties = False, now
         self._next_duties = now + _DUTIES_EVERY * random.uniform(1 - _JITTER, 1 + _JITTER)
-        self._pulse.do_duties(self.worker_id)
+        self._guard.forget_if_old()
+        self._pulse.do_duties(self.worker_id, self._guard.look)
 
     def _rescue(self, dead: str, beat_no: int, lease: float) -> None:
         began = time.time_ns()

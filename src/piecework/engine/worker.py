@@ -75,6 +75,7 @@ class Worker:
             self._in_loop(self._claimer.look_now), self._in_loop(self._lease_renewed),
             self._in_loop(self._executor.cancel),
         )  # fmt: skip
+        self._heartbeat.counters.claims = self._claimer.costs
         self._watchdog = Watchdog(
             settings.liveness, lambda: self._heartbeat.sent, self._in_loop(self._lease_over), self._end_what_runs
         )

@@ -9,17 +9,17 @@ from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, TypeAlias, cast
+from typing import cast
 
 import msgspec
 
+from piecework.model.horizon import Sample
+from piecework.model.pins import Pin, PinKind
 from piecework.store import migrating
 from piecework.store.connection import AsyncConnection, connect, sever, translated
 from piecework.store.migrating import SchemaState
 from piecework.store.statements import Statements
 from piecework.store.turning import DueClock
-
-PinKind: TypeAlias = Literal["session", "standby", "slot", "prepared transaction"]
 
 _DEADLINE = 10.0
 _ROUNDS = 3
@@ -63,23 +63,6 @@ class Lacking:
 
 
 @dataclass(frozen=True, slots=True)
-class Pin:
-    """A transaction, or whatever else keeps vacuum from removing dead rows."""
-
-    kind: PinKind
-    name: str
-    """The application, the slot or the prepared transaction."""
-    pid: int | None
-    role: str | None
-    state: str | None
-    seconds: float | None
-    """Since it began; None: unknown, or the role may not see it."""
-    query_start: datetime | None
-    xids: int | None
-    """Transactions begun since; None: it pins nothing."""
-
-
-@dataclass(frozen=True, slots=True)
 class Pooling:
     """What stands between here and the server."""
 
@@ -87,6 +70,16 @@ class Pooling:
     """The server's process is another than the connection was told: a pooler, or a proxy that speaks the protocol."""
     shared: bool
     """Statements of one connection ran in several sessions of the server: a pooler in transaction or statement mode."""
+
+
+def as_pin(row: Sequence[object]) -> Pin:
+    """Return a row of `examine_pins` as what it stands for."""
+    return Pin(
+        kind=cast(PinKind, row[0]), name=str(row[1] or ""), pid=cast("int | None", row[2]),
+        role=cast("str | None", row[3]), state=cast("str | None", row[4]), seconds=cast("float | None", row[5]),
+        query_start=cast("datetime | None", row[6]), xids=cast("int | None", row[7]),
+        pinned=cast("str | None", row[8]), query=cast("str | None", row[9]), catalog_only=cast(bool, row[10]),
+    )  # fmt: skip
 
 
 class Examination:
@@ -146,16 +139,14 @@ class Examination:
         return {str(name): cast(int, distance) for name, distance in rows}
 
     async def pins(self) -> list[Pin]:
-        """Return the open transactions, slots and standbys that may pin the horizon of vacuum, oldest first."""
+        """Return the transactions, slots and standbys that may pin the horizon of vacuum, the farthest back first."""
         rows = await self._rows(self._statements.sql("examine_pins"))
-        return [
-            Pin(
-                kind=cast(PinKind, row[0]), name=str(row[1] or ""), pid=cast("int | None", row[2]),
-                role=cast("str | None", row[3]), state=cast("str | None", row[4]), seconds=cast("float | None", row[5]),
-                query_start=cast("datetime | None", row[6]), xids=cast("int | None", row[7]),
-            )
-            for row in rows
-        ]  # fmt: skip
+        return [as_pin(row) for row in rows]
+
+    async def sample_horizon(self) -> Sample:
+        """Return how many dead rows there are, what claims have cost, and what the guard of the workers knows."""
+        [row] = await self._rows(self._statements.sql("sample_horizon"))
+        return msgspec.json.decode(str(row[0]), type=Sample)
 
     async def pooling(self) -> Pooling:
         """Find out whether the sessions of the server are this client's alone."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import NamedTuple
@@ -12,12 +12,16 @@ import msgspec
 import psycopg
 
 from piecework.base.errors import DatabaseUnreachable
+from piecework.model.horizon import Claims, Sample, Watch
+from piecework.model.pins import Pin
 from piecework.store.connection import Connection, condition, connect_sync, sever, translated
+from piecework.store.examination import as_pin
 from piecework.store.statements import Statements
 
 _DAYS_AHEAD = 7
 _decode_others = msgspec.json.Decoder(list[tuple[str, int, float]]).decode
 _decode_requests = msgspec.json.Decoder(list[tuple[str, int]]).decode
+_decode_sample = msgspec.json.Decoder(Sample).decode
 _decode_rescued = msgspec.json.Decoder(list[tuple[str, str]]).decode
 
 
@@ -46,6 +50,9 @@ class Counters:
     """Settles that changed nothing: their claims were another's by then."""
     stops: int = 0
     """How often it stopped its runs, since its heartbeats had no answer."""
+    claims: Claims = field(default_factory=Claims)
+    horizon: Watch | None = None
+    """What the horizon guard knows, if this worker was the one to look of late."""
 
 
 class Beat(NamedTuple):
@@ -124,8 +131,12 @@ class Pulse:
             [[answer]] = self._run("rescue", *params)
         return None if answer is None else _decode_rescued(str(answer))
 
-    def do_duties(self, worker_id: str) -> list[str]:
-        """Do the housekeeping that is due and in nobody else's hands; returns the names of the duties done."""
+    def do_duties(self, worker_id: str, watch_horizon: Callable[[], None] = lambda: None) -> list[str]:
+        """Do the housekeeping that is due and in nobody else's hands; returns the names of the duties done.
+
+        Args:
+            watch_horizon: called when that duty is taken.
+        """
         done: list[str] = []
         while rows := self._run("take_duty", worker_id):
             name = str(rows[0][0])
@@ -133,6 +144,8 @@ class Pulse:
                 self._run("add_partitions", _DAYS_AHEAD)
             elif name == "concurrency_keys":
                 self.sweep_keys()
+            elif name == "horizon":
+                watch_horizon()
             done.append(name)
         return done
 
@@ -143,6 +156,15 @@ class Pulse:
     def add_partitions(self) -> None:
         """Make the leaves of the history that are missing."""
         self._run("add_partitions", _DAYS_AHEAD)
+
+    def sample_horizon(self) -> Sample:
+        """Return how many dead rows there are, what claims have cost, and what the guard wrote down last."""
+        [[answer]] = self._run("sample_horizon")
+        return _decode_sample(str(answer))
+
+    def pins(self) -> list[Pin]:
+        """Return what may keep dead rows from being removed, those that hold the horizon back most first."""
+        return [as_pin(row) for row in self._run("examine_pins")]
 
     def leave(self, worker_id: str) -> bool:
         """Strike the worker off; False when it still owns jobs, which others will rescue when its lease is over."""

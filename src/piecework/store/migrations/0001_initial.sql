@@ -282,3 +282,5 @@ CREATE TABLE /*schema.*/metrics (
 );
 
 INSERT INTO /*schema.*/duties (name, every) VALUES ('partitions', '1 hour'), ('concurrency_keys', '10 seconds');
+-- Who keeps dead rows from being removed; there are none in the first minute.
+INSERT INTO /*schema.*/duties (name, every, next_at) VALUES ('horizon', '1 minute', clock_timestamp() + interval '1 minute');
