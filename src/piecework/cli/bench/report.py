@@ -110,9 +110,11 @@ def _print_rates(shapes: Sequence[ShapeReport]) -> None:
             f"{shape['commits_per_s']:,.0f}", f"{shape['dead_rows']:,}",
         ]
         for shape in shapes
+        if shape["name"] != "latency"  # workers that idle cost what they cost, however few jobs there are
     ]  # fmt: skip
-    print_table(columns, rows)
-    click.echo("\nPer job: CPU in µs, WAL in bytes, statements. -: not known here.")
+    if rows:
+        print_table(columns, rows)
+        click.echo("\nPer job: CPU in µs, WAL in bytes, statements. -: not known here.")
     for shape in shapes:
         click.echo(f"  {shape['name']:9} {shape['what']}{_besides(shape)}")
 
@@ -140,7 +142,8 @@ def _print_waits(shapes: Sequence[ShapeReport]) -> None:
 
 
 def _print_limits(shapes: Sequence[ShapeReport]) -> None:
-    click.echo("\nWhere the limit was:")
+    if any(shape["limit"] for shape in shapes):
+        click.echo("\nWhere the limit was:")
     for shape in shapes:
         if (limit := shape["limit"]) is not None:
             text = f"{limit['kind']}: {limit['text']}"

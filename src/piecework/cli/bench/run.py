@@ -68,8 +68,8 @@ async def run(plan: Plan, database_url: str | None, schema: str, say: Callable[[
             server = await gauge.server()
             _check_may_create(server)
             say(
-                f"Works in a schema of its own, {schema}, in the database {server.database!r} at {describe(dsn)}: made "
-                "by this, dropped in the end. Nothing else is touched, but the server will be busy for a while."
+                f"Works in a schema of its own, {schema}, at {describe(dsn)}: made by this, dropped in the end. "
+                "Nothing else is touched, but the server will be busy for a while."
             )
             async with _folder() as folder, _schema(dsn, schema):
                 place = Place(dsn, schema, gauge, server, ServerCpu.of(server), folder, Progress())

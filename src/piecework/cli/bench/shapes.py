@@ -80,7 +80,7 @@ def figures(found: Found) -> ShapeReport:
     limit = find_limit(Load(
         seconds=seconds, worker=max((reading.share for reading in ran), default=0.0),
         spawner=0.0 if shape.order == "spawn first" else spawned.share,
-        clients=cpu / seconds if seconds else 0.0, server=_rate(cost.cpu, seconds), busy=_rate(cost.busy, seconds),
+        clients=cpu / seconds if seconds else 0.0, server=_rate(cost.cpu, seconds), busy=cost.busy,
         cores=found.cores,
         commits=cost.commits, callers=_callers(shape, len(ran)), commit=found.waits.commit,
         round_trip=found.waits.round_trip,

@@ -38,10 +38,10 @@ async def spawn(task: Task) -> None:
                 if time.monotonic() >= deadline:
                     break
         case "one" | "ten":
-            numbers = iter(range(callers, task.count))
+            left = iter(range(callers, task.count))
             async with asyncio.TaskGroup() as group:
                 for number in range(callers):
-                    group.create_task(_spawn_singly(numbers, text, deadline), name=f"bench-caller-{number + 1}")
+                    group.create_task(_spawn_singly(left, text, deadline), name=f"bench-caller-{number + 1}")
         case "paced":
             await _spawn_paced(task, text, deadline)
         case "knock":

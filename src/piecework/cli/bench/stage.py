@@ -37,13 +37,14 @@ class Cost:
     statements: int | None
     cpu: float | None
     busy: float | None
-    """Seconds that the cores of this machine were busy, with whatever."""
+    """Cores of this machine that were busy meanwhile, with whatever."""
 
 
 @dataclass(frozen=True, slots=True)
 class Before:
     """How everything stood before."""
 
+    at: float
     counters: Counters
     cpu: float | None
     busy: float | None
@@ -116,16 +117,16 @@ class Stage:
         """Read how everything stands."""
         await self._until_alone()
         counters = await self.gauge.counters()
-        return Before(counters, None if self.cpu is None else self.cpu.seconds(), machine_seconds())
+        return Before(time.monotonic(), counters, None if self.cpu is None else self.cpu.seconds(), machine_seconds())
 
     async def cost(self, before: Before) -> Cost:
         """Return what has come to what was read before."""
         now, old = await self.before(), before.counters
-        new = now.counters
+        new, busy = now.counters, _more(before.busy, now.busy)
         return Cost(
             commits=new.commits - old.commits, dead_rows=new.dead_rows, wal_bytes=_more(old.wal_bytes, new.wal_bytes),
             statements=_more(old.statements, new.statements), cpu=_more(before.cpu, now.cpu),
-            busy=_more(before.busy, now.busy),
+            busy=None if busy is None else busy / (now.at - before.at),
         )  # fmt: skip
 
     async def close(self) -> None:
