@@ -12,7 +12,7 @@ from typing_extensions import Unpack
 
 from piecework.base.threads import named
 from piecework.cli.bench.plan import NAMES, Plan
-from piecework.cli.bench.report import Report, print_report
+from piecework.cli.bench.report import WIDTH, Report, print_report
 from piecework.cli.bench.run import run
 from piecework.cli.main import FAILED
 from piecework.cli.output import json_option, print_json
@@ -84,10 +84,13 @@ def command(**options: Unpack[BenchOptions]) -> None:  # fmt: skip
     )  # fmt: skip
     as_json = options["as_json"]
 
+    def say(text: str) -> None:
+        click.echo(click.wrap_text(text, WIDTH), err=as_json)
+
     async def bench() -> Report:
         _interruptible()
         schema = f"piecework_bench_{secrets.token_hex(6)}"
-        return await run(plan, options["database_url"] or None, schema, lambda text: click.echo(text, err=as_json))
+        return await run(plan, options["database_url"] or None, schema, say)
 
     report = asyncio.run(named("bench", bench))
     if as_json:

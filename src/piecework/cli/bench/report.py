@@ -10,7 +10,7 @@ import click
 from piecework.cli.bench.verdicts import LimitKind
 from piecework.cli.output import Column, print_table, quiet_text
 
-_WIDTH = 100
+WIDTH = 100
 
 
 class Percentiles(TypedDict):
@@ -77,13 +77,14 @@ _BUSY = 20.0
 
 def print_report(report: Report) -> None:
     """Print it as tables, with a line for each limit, and one for each check that failed."""
+    workers = "1 worker process" if report["processes"] == 1 else f"{report['processes']} worker processes"
     where = "on this machine" if report["server_is_here"] else "elsewhere, or its processes are hidden from here"
     click.echo(
         f"PostgreSQL {quiet_text(report['postgresql'])}, {where}; {report['cores']} cores here; a round trip takes "
         f"{report['round_trip_ms']:.2f} ms, a commit {report['commit_ms']:.2f} ms more"
     )
     click.echo(
-        f"{report['processes']} worker processes with --concurrency {report['concurrency']}; "
+        f"{workers} with --concurrency {report['concurrency']}; "
         f"{report['payload_bytes']:,} bytes of text per job; Python {report['python']}, piecework {report['piecework']}"
     )
     if report["others_commits_per_s"] > _BUSY:
@@ -98,10 +99,8 @@ def print_report(report: Report) -> None:
 
 
 def _print_rates(shapes: Sequence[ShapeReport]) -> None:
-    columns = [Column("shape")] + [
-        Column(name, right=True)
-        for name in ("jobs", "jobs/s", "client cpu", "server cpu", "wal", "statements", "commits/s", "dead rows")
-    ]
+    names = ("jobs", "jobs/s", "client", "server", "wal", "stmts", "commits/s", "dead")
+    columns = [Column("shape", whole=True), *(Column(name, right=True, whole=True) for name in names)]
     rows = [
         [
             shape["name"], f"{shape['jobs']:,}", f"{shape['jobs_per_s']:,.0f}",
@@ -114,7 +113,10 @@ def _print_rates(shapes: Sequence[ShapeReport]) -> None:
     ]  # fmt: skip
     if rows:
         print_table(columns, rows)
-        click.echo("\nPer job: CPU in µs, WAL in bytes, statements. -: not known here.")
+        click.echo(
+            "\nclient, server: µs of CPU per job; wal: bytes per job; stmts: statements per job (pg_stat_statements);"
+            "\ndead: rows left for vacuum; -: not known here."
+        )
     for shape in shapes:
         click.echo(f"  {shape['name']:9} {shape['what']}{_besides(shape)}")
 
@@ -137,7 +139,8 @@ def _print_waits(shapes: Sequence[ShapeReport]) -> None:
     if rows:
         names = ("p50 ms", "p90 ms", "p99 ms", "p99.9 ms", "max ms")
         click.echo("")
-        print_table([Column("shape"), Column("wait"), *(Column(name, right=True) for name in names)], rows)
+        columns = [Column("shape"), Column("wait"), *(Column(name, right=True, whole=True) for name in names)]
+        print_table(columns, rows)
         click.echo("\nspawn: until the job is committed. pickup: from the spawn to the start of the job.")
 
 
@@ -147,8 +150,8 @@ def _print_limits(shapes: Sequence[ShapeReport]) -> None:
     for shape in shapes:
         if (limit := shape["limit"]) is not None:
             text = f"{limit['kind']}: {limit['text']}"
-            click.echo(click.wrap_text(text, _WIDTH, f"  {shape['name']:9} ", " " * 12))
-            click.echo(click.wrap_text(limit["advice"], _WIDTH, " " * 12 + "→ ", " " * 14))
+            click.echo(click.wrap_text(text, WIDTH, f"  {shape['name']:9} ", " " * 12))
+            click.echo(click.wrap_text(limit["advice"], WIDTH, " " * 12 + "→ ", " " * 14))
 
 
 def _print_checks(shapes: Sequence[ShapeReport]) -> None:
