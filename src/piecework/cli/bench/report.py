@@ -145,12 +145,12 @@ def _print_waits(shapes: Sequence[ShapeReport]) -> None:
 
 
 def _print_limits(shapes: Sequence[ShapeReport]) -> None:
-    if any(shape["limit"] for shape in shapes):
+    limits = [(shape["name"], limit) for shape in shapes if (limit := shape["limit"]) is not None]
+    if limits:
         click.echo("\nWhere the limit was:")
-    for shape in shapes:
-        if (limit := shape["limit"]) is not None:
-            text = f"{limit['kind']}: {limit['text']}"
-            click.echo(click.wrap_text(text, WIDTH, f"  {shape['name']:9} ", " " * 12))
+    for at, (name, limit) in enumerate(limits):
+        click.echo(click.wrap_text(f"{limit['kind']}: {limit['text']}", WIDTH, f"  {name:9} ", " " * 12))
+        if at + 1 == len(limits) or limits[at + 1][1]["advice"] != limit["advice"]:
             click.echo(click.wrap_text(limit["advice"], WIDTH, " " * 12 + "→ ", " " * 14))
 
 

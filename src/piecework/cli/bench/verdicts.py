@@ -82,9 +82,11 @@ def find_limit(load: Load) -> Limit:
 def _full_machine(load: Load) -> Limit:
     server = 0.0 if load.server is None else load.server
     others = max((load.busy or 0.0) - load.clients - server, 0.0)
-    parts = [f"{load.clients:.1f} by the clients", f"{others:.1f} by others"]
-    if load.server is not None:
-        parts.insert(1, f"{server:.1f} by the server")
+    parts = [f"{load.clients:.1f} by the clients"]
+    if load.server is None:
+        parts.append(f"{others:.1f} by others, the server perhaps among them")
+    else:
+        parts += [f"{server:.1f} by the server", f"{others:.1f} by others"]
     text = f"the cores of this machine ({load.cores}) are used up, {', '.join(parts)}"
     if others > max(load.clients, server):
         return Limit("other CPU", text, "run this when the machine is quiet, or on another one")
