@@ -26,6 +26,7 @@ _COMMANDS = {
     "jobs": "piecework.cli.jobs",
     "limits": "piecework.cli.limits",
     "doctor": "piecework.cli.doctor",
+    "bench": "piecework.cli.bench.command",
 }
 
 FAILED, USAGE, DATABASE, INTERRUPTED = 1, 2, 3, 130

@@ -1,0 +1,1 @@
+"""`piecework bench`: how fast it is on a database of the user's."""

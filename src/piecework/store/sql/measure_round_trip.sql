@@ -1,0 +1,3 @@
+-- Nothing, for its round trip.
+-- returns: one integer
+SELECT 1
