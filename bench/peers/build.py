@@ -105,7 +105,7 @@ def _python(least: str) -> str:
     ]
     for program in found:
         # A shim may be there without the Python that it stands for.
-        if shutil.which(program) and not subprocess.run([program, "-c", ""], capture_output=True, check=False).returncode:
+        if shutil.which(program) and subprocess.run([program, "-c", ""], capture_output=True).returncode == 0:
             return program
     raise BuildError(f"it needs Python {least} or later, which is not on this machine")
 
@@ -114,9 +114,7 @@ def _run(home: Path, command: list[str]) -> None:
     with open(home / LOG, "a") as log:
         print("$", *command, file=log, flush=True)
         try:
-            done = subprocess.run(
-                command, cwd=home, stdin=subprocess.DEVNULL, stdout=log, stderr=log, timeout=LIMIT, check=False
-            )
+            done = subprocess.run(command, cwd=home, stdin=subprocess.DEVNULL, stdout=log, stderr=log, timeout=LIMIT)
         except subprocess.TimeoutExpired:
             raise BuildError(f"`{' '.join(command[:4])}` took more than {LIMIT // 60} minutes") from None
     if done.returncode:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bench.child import ROOT
@@ -32,6 +32,10 @@ class Contestant:
     history: str
     """What it keeps of a job that completed."""
     env: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def sized(self, jobs: int) -> Contestant:
+        """The same with another number of jobs."""
+        return replace(self, jobs=jobs)
 
     def command(self) -> list[str]:
         """How its driver is started."""
@@ -61,8 +65,9 @@ CONTESTANTS = (
         setting="batches of 500", history="all of it, in a second table",
     ),
     Contestant(
-        name="Graphile Worker", environment="node", driver="graphile_driver.mjs", jobs=40_000, concurrency=24, fast=True,
-        setting="its performance test's: 24 jobs, local queue 500, batched completion", history="none",
+        name="Graphile Worker", environment="node", driver="graphile_driver.mjs", jobs=40_000,
+        concurrency=24, fast=True, history="none",
+        setting="its performance test's: 24 jobs, local queue 500, batched completion",
         env={"BENCH_LOCAL_QUEUE": "500"},
     ),
     Contestant(

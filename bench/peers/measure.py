@@ -14,7 +14,7 @@ import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import quote
 
 import psycopg
@@ -110,7 +110,7 @@ class Ring:
     def wait_for_nothing_left(
         self, contestant: Contestant, conn: psycopg.Connection, until: float
     ) -> tuple[float, int]:
-        """Wait until the database says that every job is done; return the monotonic clock, and how often it was asked."""
+        """Wait until the database says that no job is left; return the clock, and how often it was asked."""
         query = str(self.info(contestant)["left"]).encode()
         for asked in itertools.count(1):
             if conn.execute(query).fetchone() == (False,):
@@ -126,7 +126,7 @@ class Process:
 
     def __init__(self, what: str, command: list[str], environ: dict[str, str]) -> None:
         self._what = what
-        self._output, self._errors = tempfile.TemporaryFile("w+"), tempfile.TemporaryFile("w+")
+        self._output, self._errors = _scratch_file(), _scratch_file()
         self._process = subprocess.Popen(
             command, env=environ, stdin=subprocess.DEVNULL, stdout=self._output, stderr=self._errors, text=True,
             start_new_session=True,
@@ -166,7 +166,9 @@ class Process:
     def _last_error(self) -> str:
         self._errors.seek(0)
         lines = [line for line in self._errors.read().splitlines() if line.strip()]
-        return lines[-1][:300] if lines else "it printed no error"
+        # Python says it in its last line, the others further up.
+        said = [line for line in lines if "rror:" in line] or lines[-1:] or ["it printed no error"]
+        return said[-1].strip()[:300]
 
 
 def drain(ring: Ring, contestant: Contestant, processes: int) -> Figures:
@@ -216,16 +218,19 @@ def latency(ring: Ring, contestant: Contestant, count: int) -> Figures:
 def steady(ring: Ring, contestant: Contestant, rate: float, seconds: float) -> Figures:
     """A producer and a worker together, from an empty table that was never analyzed; at rate 0 at full speed."""
     count = int(rate * seconds) if rate else contestant.jobs
-    with ring.database(contestant) as dsn, psycopg.connect(dsn, autocommit=True) as conn:
-        with ring.working(contestant, dsn) as workers:
-            ring.warm(contestant, dsn, workers)
-            before, cpu, ran = ring.server.read("bench"), workers[0].cpu(), ring.tallies.count()
-            until = time.monotonic() + LIMIT
-            producing = ring.run(contestant, dsn, "steady", n=count, rate=rate)
-            ring.wait(ran + count, workers, until)
-            ended, asked = ring.wait_for_nothing_left(contestant, conn, until)
-            cost, cpu = ring.server.read("bench").since(before), workers[0].cpu() - cpu
-            waits = ring.tallies.slots()[0].waits
+    with (
+        ring.database(contestant) as dsn,
+        psycopg.connect(dsn, autocommit=True) as conn,
+        ring.working(contestant, dsn) as workers,
+    ):
+        ring.warm(contestant, dsn, workers)
+        before, cpu, ran = ring.server.read("bench"), workers[0].cpu(), ring.tallies.count()
+        until = time.monotonic() + LIMIT
+        producing = ring.run(contestant, dsn, "steady", n=count, rate=rate)
+        ring.wait(ran + count, workers, until)
+        ended, asked = ring.wait_for_nothing_left(contestant, conn, until)
+        cost, cpu = ring.server.read("bench").since(before), workers[0].cpu() - cpu
+        waits = ring.tallies.slots()[0].waits
     return {
         "jobs_per_s": count / (ended - producing["started"]),
         "producer_per_s": count / (producing["ended"] - producing["started"]),
@@ -250,6 +255,11 @@ def idle(ring: Ring, contestant: Contestant, seconds: float) -> Figures:
         "transactions_per_s": transactions / took,
         "worker_cpu_ms_per_s": cpu / took * 1e3,
     }
+
+
+def _scratch_file() -> IO[str]:
+    """A file and no pipe: what a peer leaves running must not keep its reader waiting."""
+    return tempfile.TemporaryFile("w+")
 
 
 def _percentiles(waits: Sequence[float]) -> dict[str, float]:

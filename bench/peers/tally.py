@@ -1,4 +1,4 @@
-"""The file in which the workers of a contestant count, as the runner reads it; drivers/harness.py says how it is laid out."""
+"""The file in which workers count, as the runner reads it; drivers/harness.py says how it is laid out."""
 
 from __future__ import annotations
 

@@ -1,13 +1,11 @@
 // Graphile Worker: a local queue and batched completion, as in its own performance test; the local queue's size is given.
-import { createRequire } from 'node:module'
-import { DSN, config, hit, main } from './harness.mjs'
+import { DSN, config, hit, load, main } from './harness.mjs'
 
-const need = createRequire(process.env.BENCH_MODULES)
-const { Logger, makeWorkerUtils, run } = need('graphile-worker')
+const [{ Logger, makeWorkerUtils, run }, version] = await load('graphile-worker')
 const logger = new Logger(() => () => {})
 
 main({
-  version: need('graphile-worker/package.json').version,
+  version,
   left: 'SELECT EXISTS (SELECT FROM graphile_worker._private_jobs)',
 
   async setup () {

@@ -1,5 +1,7 @@
 // The roles of harness.py for Node.
 import fs from 'node:fs'
+import { createRequire } from 'node:module'
+import { pathToFileURL } from 'node:url'
 
 export const DSN = process.env.BENCH_DSN
 export const TEXT = 'x'.repeat(72)
@@ -17,6 +19,14 @@ const waits = []
 let count = 0
 let written = 0
 let timer = null
+
+// A package of the peers' environment, and its version: the drivers do not live beside their node_modules.
+export async function load (name) {
+  const root = process.env.BENCH_MODULES
+  const described = fs.readFileSync(new URL(`node_modules/${name}/package.json`, pathToFileURL(root)))
+  const module = await import(pathToFileURL(createRequire(root).resolve(name)))
+  return [module, JSON.parse(described).version]
+}
 
 const now = () => process.hrtime.bigint()
 const seconds = since => Number(now() - since) / 1e9

@@ -1,10 +1,7 @@
 // pg-boss: batches, four workers, LISTEN and NOTIFY, the next batch at once when one was full.
-import { createRequire } from 'node:module'
-import { pathToFileURL } from 'node:url'
-import { DSN, config, hit, main } from './harness.mjs'
+import { DSN, config, hit, load, main } from './harness.mjs'
 
-const need = createRequire(process.env.BENCH_MODULES)
-const { PgBoss } = await import(pathToFileURL(need.resolve('pg-boss')))
+const [{ PgBoss }, version] = await load('pg-boss')
 
 async function started (options = {}) {
   const boss = new PgBoss({ connectionString: DSN, supervise: false, schedule: false, max: 10, ...options })
@@ -14,7 +11,7 @@ async function started (options = {}) {
 }
 
 main({
-  version: need('pg-boss/package.json').version,
+  version,
   left: "SELECT EXISTS (SELECT FROM pgboss.job WHERE name = 'bench' AND state < 'completed')",
 
   async setup () {
