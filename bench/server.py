@@ -88,6 +88,17 @@ class Server:
             self._cpu(),
         )
 
+    @contextmanager
+    def without_autovacuum(self) -> Generator[None]:
+        """Turn autovacuum off, whose transactions count like those of a client."""
+        try:
+            self._admin.execute("ALTER SYSTEM SET autovacuum = off")
+            self._admin.execute("SELECT pg_reload_conf()")
+            yield
+        finally:
+            self._admin.execute("ALTER SYSTEM RESET autovacuum")
+            self._admin.execute("SELECT pg_reload_conf()")
+
     def transactions(self, database: str) -> int:
         """Transactions of the database, committed and rolled back, as far as its sessions have told."""
         counted = "SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = %s"

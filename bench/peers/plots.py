@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from bench.peers.report import BARE, OURS, Column, Result, values
 
@@ -68,8 +70,11 @@ def _bars(axes: Axes, result: Result, column: Column) -> None:
         axes.annotate(_short(median), (max(found), place), (4, 0), textcoords="offset points", va="center", fontsize=8)
     axes.set_xscale("log")
     axes.set_yticks(range(len(names)), names)
-    low, high = axes.get_xlim()
-    axes.set_xlim(low, high * 3)
+    shown = [value for name in names for value in values(result["outcomes"][name], column)]
+    if shown:
+        # Whole powers of ten, so that no bar is cut to almost nothing; room on the right for the figure.
+        axes.set_xlim(10 ** math.floor(math.log10(min(shown) / 1.5)), max(shown) * 4)
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.spines[["top", "right"]].set_visible(False)
 
 
