@@ -28,7 +28,7 @@ from bench.shapes import Figures
 LOOK = 0.005
 LIMIT = 60.0  # seconds for one measurement
 START_LIMIT = 30.0  # seconds until a worker runs its first job
-SETTLE_DOWN = 1.5
+SETTLE_DOWN = 1.0
 
 
 class MeasureError(Exception):

@@ -22,12 +22,12 @@ class Plan:
     rounds: int = 3
     scale: float = 1.0
     """Of the jobs of a drain and of a steady state at full speed."""
-    singles: int = 500
-    shared: int = 1_000
-    latency_jobs: int = 150
+    singles: int = 400
+    shared: int = 800
+    latency_jobs: int = 100
     rates: Sequence[int] = (200, 5_000)
     """Jobs per second of the steady states at a rate; the higher one only for those that can."""
-    rate_seconds: float = 4
+    rate_seconds: float = 3
     idle_seconds: float = 20
 
 
