@@ -28,7 +28,7 @@ class Plan:
     rates: Sequence[int] = (200, 5_000)
     """Jobs per second of the steady states at a rate; the higher one only for those that can."""
     rate_seconds: float = 3
-    idle_seconds: float = 20
+    idle_seconds: float = 15
 
 
 class Outcome(TypedDict):

@@ -15,7 +15,9 @@ const SAMPLES: usize = 1 << 18;
 const HEADER: usize = 8;
 const BATCH: usize = 1000;
 const TICK: f64 = 0.01;
+const CONCURRENCY: usize = 50;
 const CONNECTIONS: u32 = 50;
+const NOTIFIED: Duration = Duration::from_millis(200);
 const COUNT: usize = 0;
 const FIRST: usize = 1;
 const LAST: usize = 2;
@@ -165,13 +167,12 @@ async fn many(spawner: &JobSpawner<Config>, numbers: std::ops::Range<usize>, sen
     spawner.spawn_all(specs).await.expect("spawn_all");
 }
 
-async fn enqueue(n: usize, mode: &str) -> serde_json::Value {
-    let (_jobs, spawner) = open(false, 50).await;
-    one(&spawner, 0, 0).await;
+async fn enqueue(spawner: &JobSpawner<Config>, n: usize, mode: &str) -> serde_json::Value {
+    one(spawner, 0, 0).await;
     let (start, cpu) = (now(), clock(libc::CLOCK_PROCESS_CPUTIME_ID));
     if mode == "bulk" {
         for first in (1..n).step_by(BATCH) {
-            many(&spawner, first..(first + BATCH).min(n), 0).await;
+            many(spawner, first..(first + BATCH).min(n), 0).await;
         }
     } else {
         let next = Arc::new(AtomicUsize::new(1));
@@ -195,19 +196,17 @@ async fn enqueue(n: usize, mode: &str) -> serde_json::Value {
     json!({"seconds": (now() - start) as f64 / 1e9, "count": n - 1, "cpu": used as f64 / 1e9})
 }
 
-async fn latency(n: usize, gap: f64) -> serde_json::Value {
-    let (_jobs, spawner) = open(false, 50).await;
-    one(&spawner, 0, 0).await;
+async fn latency(spawner: &JobSpawner<Config>, n: usize, gap: f64) -> serde_json::Value {
+    one(spawner, 0, 0).await;
     for number in 0..n {
         tokio::time::sleep(Duration::from_secs_f64(gap)).await;
-        one(&spawner, number, now()).await;
+        one(spawner, number, now()).await;
     }
     tokio::time::sleep(Duration::from_secs(1)).await;
     json!({"count": n})
 }
 
-async fn steady(n: usize, rate: f64) -> serde_json::Value {
-    let (_jobs, spawner) = open(false, 50).await;
+async fn steady(spawner: &JobSpawner<Config>, n: usize, rate: f64) -> serde_json::Value {
     let size = if rate > 0.0 { ((rate * TICK) as usize).clamp(1, BATCH) } else { BATCH };
     let start = now();
     for first in (0..n).step_by(size) {
@@ -215,7 +214,7 @@ async fn steady(n: usize, rate: f64) -> serde_json::Value {
         if early > 0.0 {
             tokio::time::sleep(Duration::from_secs_f64(early)).await;
         }
-        many(&spawner, first..(first + size).min(n), now()).await;
+        many(spawner, first..(first + size).min(n), now()).await;
     }
     json!({"started": start as f64 / 1e9, "ended": now() as f64 / 1e9, "count": n})
 }
@@ -226,22 +225,23 @@ async fn main() {
     let options: HashMap<&str, &str> = given[1..].chunks(2).map(|pair| (&pair[0][2..], pair[1].as_str())).collect();
     let number = |name: &str| options.get(name).map_or(0.0, |text| text.parse::<f64>().expect("a number"));
     let n = number("n") as usize;
+    let migrate = given[0] == "setup";
+    let concurrency = options.get("concurrency").map_or(CONCURRENCY, |text| text.parse().expect("a number"));
+    let (mut jobs, spawner) = open(migrate, concurrency).await;
     let say = match given[0].as_str() {
         "info" => json!({"version": std::env::var("BENCH_VERSION").expect("BENCH_VERSION"), "left": LEFT, "bulk": true}),
-        "setup" => {
-            open(true, 50).await;
-            json!({})
-        }
-        "enqueue" => enqueue(n, options["mode"]).await,
-        "latency" => latency(n, number("gap")).await,
-        "steady" => steady(n, number("rate")).await,
+        "setup" => json!({}),
+        "enqueue" => enqueue(&spawner, n, options["mode"]).await,
+        "latency" => latency(&spawner, n, number("gap")).await,
+        "steady" => steady(&spawner, n, number("rate")).await,
         _ => {
-            let (mut jobs, _spawner) = open(false, number("concurrency") as usize).await;
             jobs.start_poll().await.expect("start_poll");
             std::future::pending::<()>().await;
             json!({})
         }
     };
+    // The notifications of the last spawns are sent by a task beside them.
+    tokio::time::sleep(NOTIFIED).await;
     println!("{say}");
     std::process::exit(0);
 }
