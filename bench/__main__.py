@@ -53,8 +53,6 @@ QUICK = Plan(
     bulk_jobs=20_000, idle_seconds=6,
 )  # fmt: skip
 SMOKE = replace(QUICK, rounds=3)
-SMOKE_GOAL = 0.5
-"""Of the bare loop's rate, in a drain and in the steady state."""
 
 
 class Run:
@@ -162,8 +160,8 @@ def smoke() -> None:
     slow = False
     for name in ("drain", "steady"):
         found = report.ratios(figures[f"{name} bare"], figures[f"{name} ours"], "jobs_per_s")
-        slow = slow or statistics.median(found) < SMOKE_GOAL
-        print(f"{name}: {report.spread(found, '.2f')} of the bare loop; at least {SMOKE_GOAL} is wanted")
+        slow = slow or statistics.median(found) < report.GOAL
+        print(f"{name}: {report.spread(found, '.2f')} of the bare loop; at least {report.GOAL} is wanted")
     for key, what in (("single_ratio", "one awaited spawn"), ("ten_ratio", "ten concurrent spawners")):
         found = [float(value) for each in figures["spawning"] if (value := each[key]) is not None]
         print(f"{what}: {report.spread(found, '.2f')} times a one-row INSERT")
