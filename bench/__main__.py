@@ -135,10 +135,10 @@ def measure(server: Server, plan: Plan, only: set[str]) -> report.Result:
     return {"machine": here, "plan": asdict(plan), "figures": run.figures}
 
 
-def compare(server: Server, plan: peers.Plan, only: list[str]) -> Compared:
+def compare(server: Server, plan: peers.Plan, only: list[str], shape: str | None) -> Compared:
     """Measure the contestants in turns."""
     here = machine(server)
-    comparison = peers.Comparison(server, plan, only)
+    comparison = peers.Comparison(server, plan, only, shape)
     comparison.measure()
     here["load_after"] = round(os.getloadavg()[0], 1)
     return {
@@ -180,6 +180,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="how many rounds")
     parser.add_argument("--only", action="append", choices=MEASUREMENTS, help="measure only this; writes no files")
     parser.add_argument("--contestant", action="append", default=[], help="compare only this one; writes no files")
+    parser.add_argument("--shape", help="compare only in this one, as `drain 1` or `steady`; writes no files")
     parser.add_argument("--scale", type=float, default=1.0, help="times the jobs of a comparison's drains")
     parser.add_argument("--out", type=Path, help="write the figures to this JSON file, and nothing else")
     return parser.parse_args()
@@ -195,12 +196,17 @@ def _measure_own(server: Server, given: argparse.Namespace) -> None:
 
 def _compare(server: Server, given: argparse.Namespace) -> None:
     plan = peers.Plan(rounds=1, scale=0.2, idle_seconds=5) if given.quick else peers.Plan(scale=given.scale)
-    result = compare(server, replace(plan, rounds=given.rounds or plan.rounds), given.contestant)
+    result = compare(server, replace(plan, rounds=given.rounds or plan.rounds), given.contestant, given.shape)
     _keep(result, COMPARED, given)
 
 
+def _partial(given: argparse.Namespace) -> bool:
+    """Whether it is less than a whole run, which is not kept."""
+    return bool(given.quick or given.only or given.contestant or given.shape)
+
+
 def _keep(result: report.Result | Compared, path: Path, given: argparse.Namespace) -> None:
-    if given.out is not None or not (given.quick or given.only or given.contestant):
+    if given.out is not None or not _partial(given):
         (given.out or path).write_text(json.dumps(result, indent=1) + "\n")
 
 
@@ -234,7 +240,7 @@ def main() -> None:
                     _measure_own(server, given)
                 if what in ("all", "compare"):
                     _compare(server, given)
-            if given.out is None and not (given.quick or given.only or given.contestant):
+            if given.out is None and not _partial(given):
                 render()
 
 

@@ -30,6 +30,8 @@ LIMIT = 60.0  # seconds for one measurement
 START_LIMIT = 30.0  # seconds until a worker runs its first job
 KNOCK_AGAIN = 3.0
 SETTLE_DOWN = 1.0
+TOLD = 11.0
+"""Seconds after which a session that rests has told the server how many transactions it had."""
 
 
 class MeasureError(Exception):
@@ -253,7 +255,7 @@ def idle(ring: Ring, contestant: Contestant, seconds: float) -> Figures:
     with ring.database(contestant) as dsn, ring.working(contestant, dsn) as workers:
         ring.warm(contestant, dsn, workers)
         with ring.server.without_autovacuum():
-            time.sleep(SETTLE_DOWN)
+            time.sleep(TOLD)
             before, cpu, start = ring.server.read("bench"), workers[0].cpu(), time.monotonic()
             transactions = ring.server.transactions("bench")
             time.sleep(seconds)

@@ -69,13 +69,14 @@ def shapes(plan: Plan) -> Iterator[Shape]:
 class Comparison:
     """The contestants that could be built, and what has been measured of them."""
 
-    def __init__(self, server: Server, plan: Plan, only: Sequence[str] = ()) -> None:
+    def __init__(self, server: Server, plan: Plan, only: Sequence[str] = (), shape: str | None = None) -> None:
         self.outcomes: dict[str, Outcome] = {}
         self.missing: dict[str, str] = {}
         """Why a contestant does not take part."""
         self._ring = measure.Ring(server)
         self._plan = plan
         self._only = only
+        self._shape = shape
         self._start = time.monotonic()
 
     def measure(self) -> None:
@@ -87,7 +88,7 @@ class Comparison:
             for turn in range(self._plan.rounds):
                 print(f"round {turn + 1} of {self._plan.rounds}")
                 for shape in shapes(self._plan):
-                    if shape.once and turn:
+                    if (shape.once and turn) or self._shape not in (None, shape.name):
                         continue
                     for contestant in entered:
                         if contestant.fast or not shape.only_fast:
