@@ -2,9 +2,10 @@
 #   make demo    see it work: thousands of jobs, two workers, one of them killed
 #   make test    the checks and the tests          make check   the checks alone
 #   make soak    the slow tests                    make bench   measure, into docs/performance.md
+#   make bench-smoke  two minutes of it, a verdict  make bench-peers  only build the other queues it measures
 #   make mutants turn off each safeguard in turn   make faults  ten minutes of random faults; both into docs/reliability.md
 
-.PHONY: demo test check soak mutants faults bench fresh-machine
+.PHONY: demo test check soak mutants faults bench bench-peers bench-smoke fresh-machine
 .DEFAULT_GOAL := test
 
 PYTEST = .venv/bin/python -m pytest
@@ -36,6 +37,12 @@ faults: .venv/dev.stamp
 
 bench: .venv/dev.stamp
 	@.venv/bin/python -m bench $(ARGS)
+
+bench-peers: .venv/dev.stamp
+	@.venv/bin/python -m bench peers $(ARGS)
+
+bench-smoke: .venv/dev.stamp
+	@.venv/bin/python -m bench smoke $(ARGS)
 
 # `make demo` and `make test` in a Debian with nothing but python3, git and make; needs root.
 fresh-machine:

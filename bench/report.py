@@ -18,7 +18,8 @@ class Result(TypedDict):
     figures: Mapping[str, Rounds]
 
 
-GOAL = 0.3
+GOAL = 0.5
+"""Of the bare loop's rate, in a drain and in the steady state."""
 BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
 
 
@@ -68,7 +69,7 @@ SINGLE_FIGURES = (
 )  # fmt: skip
 
 
-def _spread(values: Sequence[float], form: str) -> str:
+def spread(values: Sequence[float], form: str) -> str:
     """The median, and the lowest and highest where there are several."""
     median = format(statistics.median(values), form)
     return median if len(values) == 1 else f"{median} ({format(min(values), form)}–{format(max(values), form)})"
@@ -84,7 +85,7 @@ def ratios(bare: Rounds, ours: Rounds, key: str) -> list[float]:
     return [own / other for own, other in pairs if own and other]
 
 
-def _aligned(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+def aligned(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     """A Markdown table that reads as well in a terminal."""
     widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
     pads: Sequence[Callable[[str, int], str]] = [str.ljust, *[str.rjust] * (len(header) - 1)]
@@ -104,20 +105,20 @@ def comparison(bare: Rounds, ours: Rounds, rows: Sequence[Row]) -> str:
         if own:
             quotients = ratios(bare, ours, row.key)
             lines.append((
-                row.label, _spread(other, row.form) if other else "", _spread(own, row.form),
-                _spread(quotients, ".2f") if quotients else "",
+                row.label, spread(other, row.form) if other else "", spread(own, row.form),
+                spread(quotients, ".2f") if quotients else "",
             ))  # fmt: skip
-    return _aligned(("", "bare loop", "piecework", "piecework ÷ bare"), lines)
+    return aligned(("", "bare loop", "piecework", "piecework ÷ bare"), lines)
 
 
 def single_figures(run: Mapping[str, Rounds]) -> str:
     """A table of the figures that stand alone."""
     lines = [
-        (row.label, _spread(values, row.form))
+        (row.label, spread(values, row.form))
         for name, row in SINGLE_FIGURES
         if (values := _values(run.get(name, ()), row))
     ]
-    return _aligned(("", "piecework"), lines)
+    return aligned(("", "piecework"), lines)
 
 
 def verdict(name: str, bare: Rounds, ours: Rounds) -> str:
@@ -151,10 +152,10 @@ def render(result: Result) -> str:
     return "\n\n".join(parts)
 
 
-def put_between_markers(document: str, text: str) -> str:
+def put_between_markers(document: str, text: str, first: str = BEGIN, last: str = END) -> str:
     """Replace what stands between the markers of a document."""
-    before, begin, rest = document.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    before, begin, rest = document.partition(first)
+    _, end, after = rest.partition(last)
     if not (begin and end):
-        raise ValueError(f"the document has no {BEGIN} … {END} to write between")
+        raise ValueError(f"the document has no {first} … {last} to write between")
     return f"{before}{begin}\n\n{text}\n\n{end}{after}"

@@ -60,14 +60,19 @@ class Server:
         self._lease.close()
         remove(self._home)
 
+    def create(self, name: str, template: str = "template1") -> str:
+        """Make a database that stays until the server goes, and return its DSN."""
+        self._admin.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"'.encode())
+        return make_conninfo(self._lease.dsn, dbname=name)
+
     @contextmanager
-    def database(self, name: str) -> Generator[str]:
+    def database(self, name: str, template: str = "template1") -> Generator[str]:
         """Lend the DSN of a fresh database, without statistics of any kind."""
-        self._admin.execute(f'CREATE DATABASE "{name}"'.encode())
+        dsn = self.create(name, template)
         self._admin.execute("CHECKPOINT")
         self._admin.execute("SELECT pg_stat_statements_reset()")
         try:
-            yield make_conninfo(self._lease.dsn, dbname=name)
+            yield dsn
         finally:
             self._admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)'.encode())
 
@@ -82,6 +87,22 @@ class Server:
             self._number("SELECT pg_current_wal_insert_lsn() - '0/0'"),
             self._cpu(),
         )
+
+    @contextmanager
+    def without_autovacuum(self) -> Generator[None]:
+        """Turn autovacuum off, whose transactions count like those of a client."""
+        try:
+            self._admin.execute("ALTER SYSTEM SET autovacuum = off")
+            self._admin.execute("SELECT pg_reload_conf()")
+            yield
+        finally:
+            self._admin.execute("ALTER SYSTEM RESET autovacuum")
+            self._admin.execute("SELECT pg_reload_conf()")
+
+    def transactions(self, database: str) -> int:
+        """Transactions of the database, committed and rolled back, as far as its sessions have told."""
+        counted = "SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = %s"
+        return self._number(counted, database)
 
     def statements(self, database: str, most: int = 8) -> list[Statement]:
         """The statements that took the server longest, named by their first words."""
