@@ -119,7 +119,7 @@ def render(result: Result, goals: str) -> str:
         f"Measured on {machine['date']} with piecework {machine['piecework']}: PostgreSQL {machine['postgresql']} "
         f"(embedded, default settings), Python {machine['python']}, {machine['cores']} cores of {machine['processor']} "
         f"shared by the server, the workers and the producer; load average of the machine {machine['load']} before "
-        f"the run and {machine['load_after']} after it. {rounds}.",
+        f"the run and {machine['load_after']} after it. {rounds}. {machine.get('note', '')}".rstrip(),
         "### Rates", table(result, RATES), _plots("drain", "steady", "spawn"),
         "### From a spawn to the start of its job", table(result, WAITS), _plots("latency"),
         "### What a no-op job costs", table(result, COSTS),
