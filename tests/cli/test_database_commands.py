@@ -105,8 +105,8 @@ def test_status_counts_the_jobs_and_names_the_workers(piecework: CommandLine) ->
         piecework.until_status(job, "completed")
     status = piecework.reads("status")
     assert list(status) == [
-        "schema", "manual_clock", "totals", "jobs", "queues", "attempts", "rescues", "lost_settles", "claims", "horizon",
-        "workers", "running", "stuck",
+        "schema", "manual_clock", "totals", "jobs", "queues", "attempts", "rescues", "lost_settles", "claims",
+        "horizon", "workers", "running", "stuck",
     ]  # fmt: skip
     assert status["totals"] == dict.fromkeys(STATUSES, 0) | {"pending": 1, "completed": 3}
     kinds = {kind["job_type"]: kind for kind in status["jobs"]}  # type: ignore[attr-defined]
