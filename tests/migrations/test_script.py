@@ -49,15 +49,18 @@ CATALOG = [
     "SELECT c.relname, c.relkind::text, c.reloptions, a.attname, a.atttypid::regtype::text, a.attnotnull, "
     "pg_get_expr(d.adbin, d.adrelid) FROM pg_class c LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 "
     "LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum "
-    "WHERE c.relnamespace = 'piecework'::regnamespace ORDER BY 1, a.attnum",
-    "SELECT indexdef FROM pg_indexes WHERE schemaname = 'piecework' ORDER BY 1",
-    "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint "
-    "WHERE connamespace = 'piecework'::regnamespace ORDER BY 1, 2",
+    "WHERE c.relnamespace = 'piecework'::regnamespace AND NOT c.relispartition ORDER BY 1, a.attnum",
+    "SELECT indexdef FROM pg_indexes JOIN pg_class ON relname = indexname AND relnamespace = 'piecework'::regnamespace "
+    "WHERE schemaname = 'piecework' AND NOT relispartition ORDER BY 1",
+    "SELECT conname, pg_get_constraintdef(t.oid) FROM pg_constraint t JOIN pg_class c ON c.oid = conrelid "
+    "WHERE connamespace = 'piecework'::regnamespace AND NOT c.relispartition ORDER BY 1, 2",
+    "SELECT inhparent::regclass::text, count(*) >= 9 FROM pg_inherits GROUP BY 1 ORDER BY 1",
     "SELECT name, every FROM piecework.duties ORDER BY 1",
 ]
 
 
 def catalog(dsn: str) -> list[list[tuple[object, ...]]]:
+    """What there is, less the leaves of the history: they bear the days, and a test may run around midnight."""
     with psycopg.connect(dsn) as conn:
         return [conn.execute(query).fetchall() for query in CATALOG]  # type: ignore[arg-type]
 
