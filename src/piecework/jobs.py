@@ -141,10 +141,14 @@ class Jobs(Definitions):
             self._in_use.release()
 
     async def spawn_all(self, specs: Iterable[JobSpec[T]], /, *, conn: AsyncConn | None = None) -> JobHandles[T]:
-        """Create many jobs, of any types, in one round trip: all of them or none.
+        """Create many jobs, of any types, in one transaction: all of them or none.
+
+        Up to 1,000 take one round trip; of more, the next 1,000 are made while the database inserts the ones before.
 
         Args:
-            specs: as `send_email.spec(…)` makes them; at least one. A spec is one job: each can be spawned once.
+            specs: as `send_email.spec(…)` makes them; at least one. A spec is one job: each can be spawned once. What
+                makes them should not wait for anything: the transaction is open meanwhile. What it raises is raised
+                here, and nothing is spawned.
             conn: the connection or session whose open transaction creates them, as in `options(conn=…)`.
 
         Raises:

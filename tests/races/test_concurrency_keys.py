@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 import time
 from collections import defaultdict
@@ -148,7 +147,6 @@ async def test_the_judge_finds_a_breach_and_an_inversion(dsn: str, ledger: Ledge
     jobs, one, three = make(dsn, ledger)
     async with jobs:
         spawned = await spawn(jobs, one, three, ACCOUNTS * 2)
-    await asyncio.sleep(0)
     [first, second] = [job for job, (key, _) in spawned.items() if key == 7]
     ledger.path.write_text(f"{second} 1 10 begins\n{first} 1 11 begins\n{first} 1 11 ends\n{second} 1 10 ends\n")
     assert len(breaches(ledger, spawned)) == 1

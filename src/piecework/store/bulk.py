@@ -42,5 +42,7 @@ async def insert_parts(
             if under_way is not None:
                 await under_way
         finally:
-            if under_way is not None and not under_way.done():
+            if under_way is not None:
                 await asyncio.wait({under_way})
+                if not under_way.cancelled():
+                    under_way.exception()  # seen: where two things went wrong, the first is raised

@@ -29,6 +29,7 @@ X = TypeVar("X", covariant=True)
 T = TypeVar("T")
 Conn = TypeVar("Conn", covariant=True)
 _PART = 1000
+"""Jobs that are inserted by one statement; the next ones are made meanwhile."""
 
 
 class JobSpec(Generic[R]):
@@ -190,7 +191,7 @@ def _check_keys(job: RegisteredJob, placement: Placement, options: Mapping[str, 
 
 
 async def spawn_all(service: Service, specs: Iterable[JobSpec[T]], conn: object) -> JobHandles[T]:
-    """Spawn all or none, in one round trip; `Jobs.spawn_all` says what is raised."""
+    """Spawn all or none; `Jobs.spawn_all` says what is promised and raised."""
     if conn is None and service.on_owning_loop and not listened_to():
         made: list[JobSpec[T]] = []
         held = await service.run(lambda store: store.spawn_parts(_parts(specs, made)))
