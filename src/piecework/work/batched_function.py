@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Coroutine, Mapping
-from types import FunctionType, NoneType, UnionType
+from types import NoneType, UnionType
 from typing import Any, Never, Protocol, TypeVar, Union, cast, get_args, get_origin, get_type_hints, overload
 
 from piecework.base.errors import RegistrationError
@@ -14,6 +14,7 @@ from piecework.work.batching import check_batching
 from piecework.work.config_job import ConfigJob
 from piecework.work.current_job import CurrentJob
 from piecework.work.function import AnyJobFunction, JobFunction, named_function
+from piecework.work.function_shape import place_of
 from piecework.work.job_settings import CheckedSettings, JobSettings, check_keys, check_settings
 from piecework.work.registry import RunBatch
 from piecework.work.runner_types import RunnerTypes, make_types
@@ -46,10 +47,7 @@ class BatchedJob(ConfigJob):
         settings: CheckedSettings,
         localns: Mapping[str, object] | None,
     ) -> None:
-        function = qualified_name(fn)
-        code = cast("FunctionType", inspect.unwrap(fn)).__code__
-        place = f"{function} ({code.co_filename}:{code.co_firstlineno})"
-        super().__init__(job_type, function, place, is_async=True, settings=settings)
+        super().__init__(job_type, qualified_name(fn), place_of(fn), is_async=True, settings=settings)
         check_keys(settings, settings.key is not None, settings.concurrency_key is not None, _where(fn))
         self._fn = fn
         self._localns = dict(localns or {})

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from types import FunctionType
-from typing import cast
 
 import msgspec
 
 from piecework.base.errors import InvalidConfig, RegistrationError, UndecodableConfig
 from piecework.base.serialization import encode, qualified_name
 from piecework.work.current_job import CurrentJob, claimed_of, give_config
-from piecework.work.function_shape import FunctionShape, Unresolved, read_shape
+from piecework.work.function_shape import FunctionShape, Unresolved, place_of, read_shape
 from piecework.work.job_settings import CheckedSettings, check_keys
 from piecework.work.registry import RegisteredJob
 from piecework.work.resident import only_reschedules
@@ -43,9 +41,7 @@ class FunctionJob(RegisteredJob):
         localns: Mapping[str, object] | None,
     ) -> None:
         function = qualified_name(fn)
-        code = cast("FunctionType", inspect.unwrap(fn)).__code__
-        place = f"{function} ({code.co_filename}:{code.co_firstlineno})"
-        super().__init__(job_type, function, place, is_async=inspect.iscoroutinefunction(fn), settings=settings)
+        super().__init__(job_type, function, place_of(fn), is_async=inspect.iscoroutinefunction(fn), settings=settings)
         check_keys(settings, settings.key is not None, settings.concurrency_key is not None, f"@jobs.job on {function}")
         self.fn = fn
         self._localns = localns

@@ -61,6 +61,12 @@ def check_function(fn: object) -> Callable[..., object]:
     return fn
 
 
+def place_of(fn: Callable[..., object]) -> str:
+    """Return where a function is written, for messages: its qualified name, file and line."""
+    code = cast("FunctionType", inspect.unwrap(fn)).__code__
+    return f"{qualified_name(fn)} ({code.co_filename}:{code.co_firstlineno})"
+
+
 def read_shape(fn: Callable[..., object], localns: Mapping[str, object] | None) -> FunctionShape:
     """Read the parameters of `fn`, with `localns` holding the names of the scope it was defined in.
 
