@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 
 from piecework.base.errors import DatabaseError
 from piecework.engine.agenda import Agenda
@@ -13,14 +13,15 @@ from piecework.engine.executor import Executor
 from piecework.engine.facts import listed
 from piecework.engine.held import Held
 from piecework.engine.idleness import Idleness
+from piecework.engine.planner import Planner
 from piecework.model.horizon import Claims
 from piecework.model.job import ClaimedJob
-from piecework.model.lanes import Call, Lane, allot, calls
+from piecework.model.lanes import Call, Lane
 from piecework.model.settings import WorkerSettings
 from piecework.store import claiming
 from piecework.store.claiming import WorkerGone
 from piecework.store.link import Link
-from piecework.work.registry import RegisteredJob, Registry
+from piecework.work.registry import Registry
 
 log = logging.getLogger("piecework.worker")
 _MOST = 500
@@ -51,9 +52,9 @@ class Claimer:
         self._executor = executor
         self._gone = gone
         self._agenda = Agenda()
+        self._planner = Planner(registry, executor.capacity)
         self._idleness = Idleness(settings.look_every.total_seconds())
         self._generation = -1
-        self._rotation = 0
         self._beyond = 0
         self._stopping = False
         self._last_claim = float("-inf")
@@ -189,7 +190,7 @@ class Claimer:
 
     async def _claim(self) -> None:
         most = min(self._executor.capacity.room, _MOST)
-        planned = self._plan(most)
+        planned = self._planner.plan(self._agenda.due, most)
         if not planned:
             await self._sleep(self._agenda.next_event())
             return
@@ -243,32 +244,6 @@ class Claimer:
         if self._idleness.flagged:
             await claiming.declare_busy(self._link, worker_id)
             self._idleness.flagged = False
-
-    def _plan(self, most: int) -> list[Call]:
-        names = self._registry.job_types
-        registered = {name: job for name in names if (job := self._registry.get(name)) is not None}
-        plain = frozenset(n for n, job in registered.items() if not job.is_async)
-        self._rotation += 1
-        shared = (plain, self._executor.capacity.free_threads)
-        asked = allot(sorted(self._agenda.due), most, self._caps(registered), shared, self._rotation)
-        return calls(asked, {n: job.batching.max_size for n, job in registered.items() if job.batching is not None})
-
-    def _caps(self, registered: Mapping[str, RegisteredJob]) -> dict[str, int]:
-        """Return the room left of each job type with a limit of its own. Its former names share it, by turns."""
-        caps: dict[str, int] = {}
-        due: defaultdict[RegisteredJob, list[str]] = defaultdict(list)
-        for name in sorted({lane.job_type for lane in self._agenda.due}):
-            job = registered.get(name)
-            if job is not None and job.max_concurrent_per_process is not None:
-                due[job].append(name)
-                caps[name] = 0
-        for job, names in due.items():
-            assert job.max_concurrent_per_process is not None
-            room = self._executor.capacity.room_of(job.job_type, job.max_concurrent_per_process)
-            if job.batching is not None:
-                room = min(room, self._executor.capacity.room_to_start)
-            caps[names[self._rotation % len(names)]] = room
-        return caps
 
     async def _rest(self, now: float) -> None:
         """Sleep until the next event, declared idle first where it is time for that."""
