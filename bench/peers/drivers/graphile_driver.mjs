@@ -1,5 +1,5 @@
 // Graphile Worker: a local queue and batched completion, as in its own performance test; the local queue's size is given.
-import { DSN, config, hit, load, main } from './harness.mjs'
+import { DSN, PAUSE, config, hit, load, main, sleep } from './harness.mjs'
 
 const [{ Logger, makeWorkerUtils, run }, version] = await load('graphile-worker')
 const logger = new Logger(() => () => {})
@@ -25,7 +25,7 @@ main({
     const worker = {
       connectionString: DSN,
       concurrentJobs: concurrency,
-      maxPoolSize: concurrency + 1,
+      maxPoolSize: Math.min(concurrency + 1, Number(process.env.BENCH_POOL ?? 50)),
       localQueue: { size: Number(process.env.BENCH_LOCAL_QUEUE), refetchDelay: { durationMs: 10 } },
       completeJobBatchDelay: 0,
       failJobBatchDelay: 0,
@@ -34,7 +34,7 @@ main({
     const runner = await run({
       preset: { worker },
       noHandleSignals: true,
-      taskList: { noop: async payload => { hit(payload.sent) } }
+      taskList: { noop: async payload => { hit(payload.sent); if (PAUSE) await sleep(PAUSE) } }
     })
     await runner.promise
   }

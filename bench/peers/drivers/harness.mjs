@@ -10,6 +10,7 @@ const SAMPLES = 1 << 18
 const HEADER = 8
 const BATCH = 1000
 const TICK = 0.01
+export const PAUSE = Number(process.env.BENCH_PAUSE ?? 0) * 1000 // milliseconds that a job sleeps
 const FLUSH = 4 // milliseconds: Node cannot map the tally, so it writes to it now and then
 
 const file = fs.openSync(process.env.BENCH_TALLY, 'r+')
@@ -30,7 +31,7 @@ export async function load (name) {
 
 const now = () => process.hrtime.bigint()
 const seconds = since => Number(now() - since) / 1e9
-const sleep = milliseconds => new Promise(resolve => setTimeout(resolve, milliseconds))
+export const sleep = milliseconds => new Promise(resolve => setTimeout(resolve, milliseconds))
 function cpu () {
   const used = process.cpuUsage()
   return (used.user + used.system) / 1e6

@@ -1,5 +1,5 @@
 // pg-boss: batches, four workers, LISTEN and NOTIFY, the next batch at once when one was full.
-import { DSN, config, hit, load, main } from './harness.mjs'
+import { DSN, PAUSE, config, hit, load, main, sleep } from './harness.mjs'
 
 const [{ PgBoss }, version] = await load('pg-boss')
 
@@ -32,7 +32,10 @@ main({
     await boss.work(
       'bench',
       { batchSize: concurrency, localConcurrency: 4, pollingIntervalSeconds: 0.5, burstWhenBatchFull: true },
-      async jobs => { for (const job of jobs) hit(job.data.sent) }
+      async jobs => {
+        for (const job of jobs) hit(job.data.sent)
+        if (PAUSE) await sleep(PAUSE)
+      }
     )
   }
 })
