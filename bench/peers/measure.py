@@ -4,29 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
-import os
-import signal
 import statistics
-import subprocess
-import tempfile
 import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 from urllib.parse import quote
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from bench.peers.contestants import Contestant
+from bench.peers.process import LIMIT, MeasureError, Process
 from bench.peers.tally import Tallies
-from bench.server import TICKS, Reading, Server
+from bench.server import Reading, Server
 from bench.shapes import Figures
 
 LOOK = 0.005
-LIMIT = 60.0  # seconds for one measurement
 START_LIMIT = 30.0  # seconds until a worker runs its first job
 KNOCK_AGAIN = 3.0
 SETTLE_DOWN = 1.0
@@ -34,8 +28,8 @@ TOLD = 11.0
 """Seconds after which a session that rests has told the server how many transactions it had."""
 
 
-class MeasureError(Exception):
-    """A measurement that did not come to an end, in one sentence."""
+class HistoryError(MeasureError):
+    """A queue of ours that did not finish each job once."""
 
 
 class Ring:
@@ -64,9 +58,9 @@ class Ring:
         return self._info[contestant.name]
 
     @contextmanager
-    def database(self, contestant: Contestant) -> Generator[str]:
+    def database(self, contestant: Contestant, name: str = "bench") -> Generator[str]:
         """A fresh copy of the contestant's empty tables, never analyzed, and a tally at nought."""
-        with self.server.database("bench", template=_template(contestant)) as dsn:
+        with self.server.database(name, template=_template(contestant)) as dsn:
             self.tallies.clear()
             yield dsn
 
@@ -97,17 +91,19 @@ class Ring:
                 workers.append(worker)
             yield workers
 
-    def warm(self, contestant: Contestant, dsn: str, workers: list[Process]) -> None:
-        """Wait until the worker has run a first job, then let it come to rest."""
-        until = time.monotonic() + START_LIMIT
+    def warm(self, contestant: Contestant, dsn: str, workers: list[Process]) -> int:
+        """Wait until the worker has run a first job, then let it come to rest; return how many it took."""
+        until, spawned = time.monotonic() + START_LIMIT, 0
         while not self.tallies.count():
             # One that comes before the worker listens may lie until its next poll, which can be a minute away.
             self.run(contestant, dsn, "enqueue", n=1, mode="serial")
+            spawned += 1
             with contextlib.suppress(MeasureError):
                 self.wait(1, workers, min(time.monotonic() + KNOCK_AGAIN, until))
             if time.monotonic() > until:
                 raise MeasureError(f"the worker did not run a job within {START_LIMIT:.0f} s")
         time.sleep(SETTLE_DOWN)
+        return spawned
 
     def wait(self, count: int, workers: list[Process], until: float) -> None:
         """Wait for so many executions."""
@@ -131,55 +127,17 @@ class Ring:
             time.sleep(LOOK)
         raise MeasureError("jobs were still left in the database when time was up")
 
-
-class Process:
-    """A process of a driver, in a process group of its own."""
-
-    def __init__(self, what: str, command: list[str], environ: dict[str, str]) -> None:
-        self._what = what
-        self._output, self._errors = _scratch_file(), _scratch_file()
-        self._process = subprocess.Popen(
-            command, env=environ, stdin=subprocess.DEVNULL, stdout=self._output, stderr=self._errors, text=True,
-            start_new_session=True,
-        )  # fmt: skip
-
-    def result(self) -> dict[str, Any]:
-        """Wait for its end, and return the line that it printed."""
-        try:
-            code = self._process.wait(LIMIT)
-        except subprocess.TimeoutExpired:
-            raise MeasureError(f"{self._what}: no result within {LIMIT:.0f} s") from None
-        self._output.seek(0)
-        lines = self._output.read().strip().splitlines()
-        if code or not lines:
-            raise MeasureError(f"{self._what}: it ended with code {code}: {self._last_error()}")
-        result: dict[str, Any] = json.loads(lines[-1])
-        return result
-
-    def must_live(self) -> None:
-        """Raise if it has ended."""
-        if (code := self._process.poll()) is not None:
-            raise MeasureError(f"{self._what}: it ended with code {code}: {self._last_error()}")
-
-    def cpu(self) -> float:
-        """Seconds of CPU that it has used, with all its threads."""
-        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / TICKS
-
-    def kill(self) -> None:
-        """End it and what it started."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-        self._output.close()
-        self._errors.close()
-
-    def _last_error(self) -> str:
-        self._errors.seek(0)
-        lines = [line for line in self._errors.read().splitlines() if line.strip()]
-        # Python says it in its last line, the others further up.
-        said = [line for line in lines if "rror:" in line] or lines[-1:] or ["it printed no error"]
-        return said[-1].strip()[:300]
+    def check(self, contestant: Contestant, dsn: str, count: int) -> None:
+        """See that the history of a queue of ours has each job once; the others are believed."""
+        query = self.info(contestant).get("finished")
+        if query is None:
+            return
+        with psycopg.connect(dsn, autocommit=True) as conn:
+            self.wait_for_nothing_left(contestant, conn, time.monotonic() + START_LIMIT)
+            found = conn.execute(str(query).encode()).fetchone()
+        if found != (count, count):
+            rows, different = found or (0, 0)
+            raise HistoryError(f"{count} jobs were spawned, the history has {rows} rows of {different} different ones")
 
 
 def drain(ring: Ring, contestant: Contestant, processes: int) -> Figures:
@@ -199,6 +157,7 @@ def drain(ring: Ring, contestant: Contestant, processes: int) -> Figures:
             slots = ring.tallies.slots()
             cpu = sum(worker.cpu() for worker in workers) - sum(slot.cpu for slot in slots)
         done = ring.tallies.count()
+        ring.check(contestant, dsn, count)
     return {
         "jobs_per_s": count / (ended - min(slot.first for slot in slots)),
         "executed": float(done),
@@ -218,11 +177,13 @@ def spawn(ring: Ring, contestant: Contestant, mode: str, count: int) -> Figures:
 def latency(ring: Ring, contestant: Contestant, count: int) -> Figures:
     """From just before a spawn to the start of its job in an idle worker of another process."""
     with ring.database(contestant) as dsn, ring.working(contestant, dsn) as workers:
-        ring.warm(contestant, dsn, workers)
+        warming = ring.warm(contestant, dsn, workers)
         ring.run(contestant, dsn, "latency", n=count, gap=0.02)
         waits = ring.tallies.slots()[0].waits
-    if len(waits) < count:
-        raise MeasureError(f"only {len(waits)} of {count} jobs were started within a second")
+        if len(waits) < count:
+            raise MeasureError(f"only {len(waits)} of {count} jobs were started within a second")
+        # The first spawn, which is not timed, is a job too.
+        ring.check(contestant, dsn, warming + 1 + count)
     return {f"{name}_ms": value * 1e3 for name, value in _percentiles(waits).items()}
 
 
@@ -234,7 +195,7 @@ def steady(ring: Ring, contestant: Contestant, rate: float, seconds: float) -> F
         psycopg.connect(dsn, autocommit=True) as conn,
         ring.working(contestant, dsn) as workers,
     ):
-        ring.warm(contestant, dsn, workers)
+        warming = ring.warm(contestant, dsn, workers)
         before, cpu, ran = ring.server.read("bench"), workers[0].cpu(), ring.tallies.count()
         until = time.monotonic() + LIMIT
         producing = ring.run(contestant, dsn, "steady", n=count, rate=rate)
@@ -242,6 +203,7 @@ def steady(ring: Ring, contestant: Contestant, rate: float, seconds: float) -> F
         ended, asked = ring.wait_for_nothing_left(contestant, conn, until)
         cost, cpu = ring.server.read("bench").since(before), workers[0].cpu() - cpu
         waits = ring.tallies.slots()[0].waits
+        ring.check(contestant, dsn, warming + count)
     return {
         "jobs_per_s": count / (ended - producing["started"]),
         "producer_per_s": count / (producing["ended"] - producing["started"]),
@@ -267,11 +229,6 @@ def idle(ring: Ring, contestant: Contestant, seconds: float) -> Figures:
         "transactions_per_s": transactions / took,
         "worker_cpu_ms_per_s": cpu / took * 1e3,
     }
-
-
-def _scratch_file() -> IO[str]:
-    """A file and no pipe: what a peer leaves running must not keep its reader waiting."""
-    return tempfile.TemporaryFile("w+")
 
 
 def _percentiles(waits: Sequence[float]) -> dict[str, float]:

@@ -6,13 +6,22 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple, TypedDict, TypeVar
 
 from bench.peers import measure
 from bench.peers.build import build
 from bench.peers.contestants import CONTESTANTS, Contestant
 from bench.server import Server
 from bench.shapes import Figures
+
+T = TypeVar("T")
+
+
+def in_turn(all: Sequence[T], turn: int, rounds: int) -> list[T]:
+    """The order of a round: each begins somewhere else, so that nobody always has the first place, and every other one
+    goes backwards, so that nobody always has the same one before him."""
+    first, step = turn * len(all) // rounds, -1 if turn % 2 else 1
+    return [all[(first + step * place) % len(all)] for place in range(len(all))]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +78,11 @@ def shapes(plan: Plan) -> Iterator[Shape]:
 class Comparison:
     """The contestants that could be built, and what has been measured of them."""
 
-    def __init__(self, server: Server, plan: Plan, only: Sequence[str] = (), shape: str | None = None) -> None:
+    def __init__(
+        self, server: Server, plan: Plan, only: Sequence[str] = (), shape: str | None = None,
+        keep: Callable[[], None] = lambda: None,
+    ) -> None:  # fmt: skip
+        """`keep` is called after each measurement."""
         self.outcomes: dict[str, Outcome] = {}
         self.missing: dict[str, str] = {}
         """Why a contestant does not take part."""
@@ -77,6 +90,7 @@ class Comparison:
         self._plan = plan
         self._only = only
         self._shape = shape
+        self._keep = keep
         self._start = time.monotonic()
 
     def measure(self) -> None:
@@ -90,7 +104,7 @@ class Comparison:
                 for shape in shapes(self._plan):
                     if (shape.once and turn) or self._shape not in (None, shape.name):
                         continue
-                    for contestant in entered:
+                    for contestant in in_turn(entered, turn, self._plan.rounds):
                         if contestant.fast or not shape.only_fast:
                             self._add(contestant, shape, turn)
         finally:
@@ -102,9 +116,9 @@ class Comparison:
             return False
         try:
             version = self._ring.enter(contestant)
-        except measure.MeasureError as error:
-            self.missing[contestant.name] = str(error)
-            print(f"  {contestant.name} does not take part: {error}")
+        except Exception as error:
+            self.missing[contestant.name] = _said(error)
+            print(f"  {contestant.name} does not take part: {_said(error)}")
             return False
         self.outcomes[contestant.name] = Outcome(
             version=version, setting=contestant.setting, history=contestant.history, jobs=self._jobs(contestant),
@@ -121,10 +135,17 @@ class Comparison:
         figures: Figures | None = None
         try:
             figures = shape.measure(self._ring, sized)
-        except measure.MeasureError as error:
-            outcome["failures"].append(f"round {turn + 1}, {shape.name}: {error}")
-            shown = f"FAILED: {error}"
+        except Exception as error:  # whatever it is, the others go on
+            outcome["failures"].append(f"round {turn + 1}, {shape.name}: {_said(error)}")
+            shown = f"FAILED: {_said(error)}"
         else:
             shown = ", ".join(f"{key} {value:,.5g}" for key, value in list(figures.items())[:5])
         outcome["figures"].setdefault(shape.name, []).append(figures)
         print(f"  {time.monotonic() - self._start:5.0f} s  {shape.name:13} {contestant.name:28} {shown}", flush=True)
+        self._keep()
+
+
+def _said(error: Exception) -> str:
+    """One line; an error that no measurement foresees with its kind."""
+    text = " ".join(str(error).split())[:300]
+    return text if isinstance(error, measure.MeasureError) else f"{type(error).__name__}: {text}"

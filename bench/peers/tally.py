@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-SLOTS, SAMPLES, HEADER = 2, 1 << 18, 8
+SLOTS, SAMPLES, HEADER = 8, 1 << 18, 8
 MEMORY = Path("/dev/shm")
 
 

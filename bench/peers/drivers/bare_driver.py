@@ -42,6 +42,7 @@ class Spawner:
 class Peer:
     distribution = "psycopg"
     left = "SELECT EXISTS (SELECT FROM hot)"
+    finished = "SELECT count(*), count(DISTINCT id) FROM history"
     bulk = True
 
     async def setup(self) -> None:

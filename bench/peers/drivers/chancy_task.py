@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from harness import hit
+import asyncio
+
+from harness import PAUSE, hit
 
 
 async def noop(*, number: int, text: str, sent: int | None = None) -> None:
     hit(sent)
+    if PAUSE:
+        await asyncio.sleep(PAUSE)

@@ -28,11 +28,13 @@ from typing import Any, Protocol
 
 DSN = os.environ["BENCH_DSN"]
 SLOT = int(os.environ.get("BENCH_SLOT", "0"))
-SLOTS, SAMPLES, HEADER = 2, 1 << 18, 8
-"""Slots of the tally, one per worker process; waits that one holds; numbers before the waits."""
+SAMPLES, HEADER = 1 << 18, 8
+"""A worker process has a slot of the tally: the waits that it holds, and the numbers before them."""
 COUNT, FIRST, LAST, CPU, WAITS = range(5)
 BATCH = 1000
 TICK = 0.01
+PAUSE = float(os.environ.get("BENCH_PAUSE", "0"))
+"""Seconds that a job sleeps once it has been counted."""
 TEXT = "x" * 72
 """Makes a payload of about 100 bytes."""
 
@@ -54,6 +56,8 @@ class Queue(Protocol):
     left: str
     """A query that is true while a job is not durably finished."""
     bulk: bool
+    finished: str
+    """Only of those that are ours: a query for the rows of the history, and how many different jobs they are."""
 
     async def setup(self) -> None: ...
 
@@ -63,10 +67,10 @@ class Queue(Protocol):
 
 
 def _tally() -> memoryview:
-    size = SLOTS * (HEADER + SAMPLES) * 8
+    size = (SLOT + 1) * (HEADER + SAMPLES) * 8
     with open(os.environ["BENCH_TALLY"], "r+b") as file:
         whole = memoryview(mmap.mmap(file.fileno(), size)).cast("Q")
-    return whole[SLOT * (HEADER + SAMPLES) : (SLOT + 1) * (HEADER + SAMPLES)]
+    return whole[SLOT * (HEADER + SAMPLES) :]
 
 
 _slot = _tally()
@@ -170,7 +174,10 @@ def main(queue: Queue) -> None:
     parser.add_argument("--concurrency", type=int, default=0)
     given = parser.parse_args()
     if given.role == "info":
-        say = {"version": version(queue.distribution), "left": queue.left, "bulk": queue.bulk}
+        say = {
+            "version": version(queue.distribution), "left": queue.left, "bulk": queue.bulk,
+            "finished": getattr(queue, "finished", None),
+        }  # fmt: skip
     else:
         say = _runner()(_play(queue, given))
     # What a peer leaves running, threads and all, ends here.

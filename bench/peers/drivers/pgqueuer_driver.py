@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 from collections.abc import AsyncGenerator, Sequence
 from datetime import timedelta
 
 import asyncpg
-from harness import DSN, TEXT, hit, main
+from harness import DSN, PAUSE, TEXT, hit, main
 from pgqueuer import Job, PgQueuer
 from pgqueuer.adapters.persistence.qb import QueryBuilderEnvironment
 from pgqueuer.db import AsyncpgDriver, AsyncpgPoolDriver
@@ -60,6 +61,8 @@ class Pgqueuer:
             async def noop(job: Job) -> None:
                 assert job.payload is not None
                 hit(json.loads(job.payload)["sent"])
+                if PAUSE:
+                    await asyncio.sleep(PAUSE)
 
             await queue.run(batch_size=concurrency, dequeue_timeout=timedelta(seconds=30))
 

@@ -14,6 +14,7 @@ from piecework import Jobs, WorkerSettings
 class Peer:
     distribution = "piecework"
     left = "SELECT EXISTS (SELECT FROM piecework.jobs)"
+    finished = "SELECT count(*), count(DISTINCT id) FROM piecework.finished_jobs WHERE status = 'completed'"
     bulk = True
 
     def __init__(self, connections: int = 10) -> None:

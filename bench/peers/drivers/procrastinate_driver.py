@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Sequence
 
 import procrastinate
-from harness import DSN, TEXT, hit, main
+from harness import DSN, PAUSE, TEXT, hit, main
 
 app = procrastinate.App(connector=procrastinate.PsycopgConnector(conninfo=DSN, min_size=4, max_size=10))
 
@@ -14,6 +15,8 @@ app = procrastinate.App(connector=procrastinate.PsycopgConnector(conninfo=DSN, m
 @app.task(name="noop", queue="bench")
 async def noop(number: int, text: str, sent: int | None = None) -> None:
     hit(sent)
+    if PAUSE:
+        await asyncio.sleep(PAUSE)
 
 
 class Procrastinate:
