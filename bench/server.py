@@ -85,7 +85,7 @@ class Server:
         return Reading(
             self._number(statements, database),
             self._number("SELECT pg_current_wal_insert_lsn() - '0/0'"),
-            self._cpu(),
+            self.cpu(),
         )
 
     @contextmanager
@@ -112,8 +112,8 @@ class Server:
         ).fetchall()  # fmt: skip
         return [Statement(" ".join(str(query).split())[:60], calls, round(ms, 1)) for query, calls, ms in rows]
 
-    def _cpu(self) -> float:
-        """All processes: the postmaster, those it has waited for, and those that live."""
+    def cpu(self) -> float:
+        """Seconds of CPU of all processes: the postmaster, those it has waited for, and those that live."""
         own = _fields(self._postmaster)
         ticks = sum(map(int, own[11:15]))
         for entry in os.listdir("/proc"):
