@@ -351,4 +351,4 @@ async def test_a_worker_stops_without_its_database_when_its_plain_jobs_have_ende
         release.set()
         async with asyncio.timeout(20):
             await task
-    assert leftovers() == []
+    await until(lambda: leftovers() == [])

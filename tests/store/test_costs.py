@@ -14,7 +14,7 @@ from support.scene import NOW, Scene, new_job
 JOBS, ROUNDS = 500, 6
 FIRST_WORDS = "Create jobs in a transaction", "Claim due jobs for a worker", "Settle claims of a worker."
 # As it was before there were keys, concurrency keys, states, progress, batches and completions of the user's own.
-WAL_OF_A_SPAWN, WAL_OF_CLAIM_AND_SETTLE = 314, 719
+WAL_OF_A_SPAWN, WAL_OF_CLAIM_AND_SETTLE = 314, 664
 """Bytes per job: the median of the rounds, with 1 % for where a page happens to be full."""
 
 

@@ -204,7 +204,7 @@ CALLS = [
     Call("complete", "settle", settle(lambda t: t.mine, "complete")),
     Call("retry", "settle", settle(lambda t: t.mine, "retry")),
     Call("complete again", "settle", settle(lambda t: t.ended, "complete")),
-    Call("complete what is lost", "settle", settle(lambda t: t.waiting, "complete")),
+    Call("complete what is lost", "settle", settle(lambda t: t.waiting, "complete"), share=6),
     Call("complete in a transaction", "complete", completions, share=10),
     Call("save state", "save_state", saved_state),
     Call("rescue", "rescue", lambda t: [WORKERS["dead"], 0, "18 s"], share=7),
@@ -242,12 +242,13 @@ def tables(server: Server, *, with_keys: bool = False) -> Iterator[Tables]:
     """A fresh database with all kinds of functions, whose statistics nobody makes but the test."""
     with server.database(migrated=True) as dsn, psycopg.connect(dsn, autocommit=True) as sql:
         sql.execute("SET search_path = piecework")
+        names = re.compile(rf"\b({'|'.join(file.name for file in sql_files('functions'))})\(")
         for file in sql_files("functions"):
             for prefix, text in (
                 ("bare_", re.sub(r"^SET (enable_\w+|plan_cache_mode) = .*\n", "", file.text, flags=re.MULTILINE)),
                 ("indexable_", file.text.replace(FENCE, INDEXABLE_FENCE).replace(ORDER, INDEXABLE_ORDER)),
             ):
-                sql.execute(STATEMENTS.render(text.replace(file.name, prefix + file.name)))
+                sql.execute(STATEMENTS.render(names.sub(rf"{prefix}\1(", text)))
         for (table,) in sql.execute("SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = "
                                     "'piecework'::regnamespace").fetchall():  # fmt: skip
             sql.execute(f"ALTER TABLE {table} SET (autovacuum_enabled = off)")

@@ -20,6 +20,9 @@ DECLARE
     v_due timestamptz := coalesce((SELECT c.now FROM clock c WHERE c.one), v_now);
     v_details jsonb := p_details;
     v_landed integer[];
+    v_completed integer[];
+    v_left text[] := ARRAY['complete', 'fail', 'cancel'];
+    v_ended integer[];
     v_gone bigint;
     v_job record;
     v_held record;
@@ -32,10 +35,20 @@ BEGIN
             FROM unnest(p_ids, p_moves) WITH ORDINALITY AS u (id, move, position) ORDER BY u.position);
     END IF;
 
-    -- Jobs that end. The lock step takes rows in the order of their ids and skips what an open transaction of a user
-    -- holds. Each id is looked up in a subquery of its own, and the fence is no index condition: so no plan, whatever
-    -- the statistics say, walks the worker's rows or the table for each id. A job that is named twice ends once.
-    IF p_moves && ARRAY['complete', 'fail', 'cancel'] THEN
+    v_completed := array_positions(p_moves, 'complete');
+    IF cardinality(v_completed) > 0 AND settle_completed_1(
+        p_worker, ARRAY(SELECT p_ids[n] FROM unnest(v_completed) AS n),
+        ARRAY(SELECT p_claim_nos[n] FROM unnest(v_completed) AS n), ARRAY(SELECT p_ages[n] FROM unnest(v_completed) AS n),
+        CASE WHEN v_details IS NOT NULL THEN (SELECT jsonb_agg(v_details->(n - 1)) FROM unnest(v_completed) AS n) END, v_now)
+    THEN
+        v_landed := v_completed;
+        v_left := ARRAY['fail', 'cancel'];
+    END IF;
+
+    -- Jobs that end, but for those. The lock step takes rows in the order of their ids and skips what an open transaction of
+    -- a user holds. Each id is looked up in a subquery of its own, and the fence is no index condition, as there. A job that
+    -- is named twice ends once.
+    IF p_moves && v_left THEN
         WITH held AS MATERIALIZED (
             SELECT j.*, u.position, u.move, v_now - u.age * interval '1 microsecond' AS started_at,
                    u.detail->'result' AS result, u.detail->'error' AS error,
@@ -44,7 +57,7 @@ BEGIN
                 SELECT DISTINCT ON (u.id) u.* FROM ROWS FROM (
                     unnest(p_ids, p_claim_nos, p_moves, p_ages), jsonb_array_elements(v_details))
                     WITH ORDINALITY AS u (id, claim_no, move, age, detail, position)
-                WHERE u.move IN ('complete', 'fail', 'cancel') ORDER BY u.id, u.position) AS u
+                WHERE u.move = ANY (v_left) ORDER BY u.id, u.position) AS u
             CROSS JOIN LATERAL (
                 SELECT j.ctid AS tid, j.* FROM jobs j
                 WHERE j.id = u.id AND j.claim_no = u.claim_no AND coalesce(j.worker_id = p_worker, false)
@@ -70,12 +83,16 @@ BEGIN
             INSERT INTO attempts (job_id, claim_no, worker_id, attempt, move, started_at, ended_at, error)
             SELECT h.id, h.claim_no, p_worker, coalesce(h.last_attempt, h.attempt), h.move, h.started_at, v_now, h.error
             FROM held h WHERE h.move <> 'complete')
-        SELECT array_agg(h.position::integer), (SELECT count(*) FROM gone) INTO v_landed, v_gone FROM held h;
+        SELECT array_agg(h.position::integer), (SELECT count(*) FROM gone) INTO v_ended, v_gone FROM held h;
 
         -- A claimed row is written by its settle and by rescue alone, so what was read is what was locked and deleted.
-        IF v_gone <> coalesce(cardinality(v_landed), 0) THEN
+        IF v_gone <> coalesce(cardinality(v_ended), 0) THEN
             RAISE serialization_failure USING MESSAGE = 'a claimed job was changed by neither settle nor rescue';
         END IF;
+        v_landed := v_landed || v_ended;
+    END IF;
+
+    IF v_landed IS NOT NULL THEN
         -- What belongs to the job goes with it; what is saved under its key stays. Statements of their own, after the one
         -- that locked the rows: whoever reports or saves holds the row while he does, so all of it is seen.
         IF EXISTS (SELECT FROM progress) THEN
