@@ -35,7 +35,7 @@ class Executor:
     """Starts runs while there is capacity and judges how they end. Used on the worker's loop.
 
     Args:
-        freed: called whenever capacity was given back, and while the worker stops whenever a run has ended.
+        freed: called whenever capacity was given back but by `answered`, and while the worker stops whenever a run has ended.
     """
 
     def __init__(
@@ -79,7 +79,8 @@ class Executor:
                 batched.append(held)
         for batch in self._batches.form(batched) if batched else ():
             self._reserve(batch)
-        self.start_waiting()
+        # Not at once: the claimer sends its next claim first, and the server works while the runs begin here.
+        self._loop.call_soon(self.start_waiting)
 
     def _reserve(self, unit: Held) -> None:
         self.capacity.reserve(unit.registered.job_type, in_thread=unit.in_thread)
@@ -88,13 +89,19 @@ class Executor:
     def start_waiting(self) -> None:
         """Begin the runs of waiting jobs as far as the concurrency allows."""
         capacity = self.capacity
-        while capacity.waiting and capacity.may_start and not self.shutdown.is_set():
-            unit = capacity.waiting.popleft()
+        waiting = capacity.waiting
+        if not waiting or self.shutdown.is_set():
+            return
+        while waiting and capacity.may_start:
+            unit = waiting.popleft()
             if unit.stop is None and (not isinstance(unit, HeldBatch) or self._batches.may_begin(unit)):
                 self._start(unit)
 
     def answered(self, settlement: Settlement, answer: Answer) -> Settlement:
-        """Give the capacity of a settled claim back, say what is worth saying, and return what stands in the end."""
+        """Give the capacity of a settled claim back, say what is worth saying, and return what stands in the end.
+
+        After the last of many `start_waiting` is to be called, once.
+        """
         held = self.held.get(settlement.job.id)
         if held is not None and held.job.claim_no != settlement.job.claim_no:
             held = None
@@ -114,8 +121,6 @@ class Executor:
             trace.context.run(reports.failed, settlement, worker_id)
         elif settlement.error is not None:
             reports.failed(settlement, worker_id)
-        self.start_waiting()
-        self._freed()
         return settlement
 
     def release_waiting(self) -> None:
@@ -195,7 +200,9 @@ class Executor:
         """Make a claim ready to run, and return its call; None if it may not run, or its config cannot be read."""
         job, registered = held.job, held.registered
         held.started = self._loop.time()
-        settlement = refused(job, registered.retry, self._settings.max_crashes)
+        settlement = None
+        if job.failures or job.crashes:
+            settlement = refused(job, registered.retry, self._settings.max_crashes)
         if settlement is not None:
             self._completer.put(held.worker_id, settlement)
             return None

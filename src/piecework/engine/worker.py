@@ -62,7 +62,7 @@ class Worker:
         lease = settings.liveness.lease.total_seconds()
         self._links = [Link(store.dsn, store.statements, health, lease, store.revive) for _ in range(3)]
         claims, settles, listens = self._links
-        self._completer = Completer(settles, self._answered, on_settled, self._unparked)
+        self._completer = Completer(settles, self._answered, self._flushed, self._unparked)
         self._executor = Executor(service, settings, self._completer, self._freed)
         self._claimer = Claimer(claims, registry, settings, self._executor, self._beat_now)
         self._listener = Listener(
@@ -79,6 +79,7 @@ class Worker:
         self._watchdog = Watchdog(
             settings.liveness, lambda: self._heartbeat.sent, self._in_loop(self._lease_over), self._end_what_runs
         )
+        self._on_settled = on_settled
         self._fenced = False
         self._owns_process = False
         self._loops = Loops()
@@ -245,6 +246,11 @@ class Worker:
             job = stands.job
             lane = Lane(job.queue, job.job_type, job.priority, job.concurrency_key is not None)
             self._claimer.expect(lane, stands.delay.total_seconds())
+
+    def _flushed(self, ids: Sequence[str]) -> None:
+        self._executor.start_waiting()
+        self._freed()
+        self._on_settled(ids)
 
     def _unparked(self, lane: Lane) -> None:
         self._claimer.hint(lane)
