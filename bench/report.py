@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, TypeAlias, TypedDict
+from typing import NamedTuple, NotRequired, TypeAlias, TypedDict
 
 Rounds: TypeAlias = Sequence[Mapping[str, float | None]]
-"""The figures of one measurement, once per round."""
+"""The figures of one measurement, once per round; none where it failed."""
 
 
 class Result(TypedDict):
@@ -16,6 +16,9 @@ class Result(TypedDict):
     machine: Mapping[str, object]
     plan: Mapping[str, object]
     figures: Mapping[str, Rounds]
+    failures: NotRequired[Sequence[str]]
+    run: NotRequired[str]
+    """When the run began: the same in all files of one run."""
 
 
 GOAL = 0.5
@@ -123,7 +126,10 @@ def single_figures(run: Mapping[str, Rounds]) -> str:
 
 def verdict(name: str, bare: Rounds, ours: Rounds) -> str:
     """Whether the goal is reached."""
-    quotient = statistics.median(ratios(bare, ours, "jobs_per_s"))
+    found = ratios(bare, ours, "jobs_per_s")
+    if not found:
+        return f"{name}: no round came to its end on both sides."
+    quotient = statistics.median(found)
     reached = "reached" if quotient >= GOAL else "NOT reached"
     return f"{name}: {quotient:.2f} of the bare loop; the goal of {GOAL} is {reached}."
 
@@ -144,11 +150,12 @@ def render(result: Result) -> str:
     ):
         bare, ours = figures.get(f"{name} bare", ()), figures.get(f"{name} ours", ())
         if bare and ours:
-            parts += [f"## {title}", comparison(bare, ours, rows), verdict(title, bare, ours)]
-            if name == "steady" and not all(each["complete"] for each in [*bare, *ours]):
+            parts += [f"### {title}", comparison(bare, ours, rows), verdict(title, bare, ours)]
+            if name == "steady" and not all(each.get("complete", True) for each in [*bare, *ours]):
                 parts.append(f"A run was cut off after {plan['steady_limit']} s: its rate is that of what had run.")
     if table := single_figures(figures):
-        parts += ["## Single figures", table]
+        parts += ["### Single figures", table]
+    parts += [f"Failed: {said}" for said in result.get("failures", ())]
     return "\n\n".join(parts)
 
 

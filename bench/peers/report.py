@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple, NotRequired, TypedDict
 
 from bench.peers.run import Outcome
 from bench.report import aligned, spread
@@ -20,6 +20,7 @@ class Result(TypedDict):
     plan: Mapping[str, object]
     outcomes: Mapping[str, Outcome]
     missing: Mapping[str, str]
+    run: NotRequired[str]
 
 
 class Column(NamedTuple):
@@ -111,7 +112,7 @@ def remarks(result: Result) -> list[str]:
     return lines or ["- None: every contestant took part, and every measurement came to its end."]
 
 
-def render(result: Result, goals: str) -> str:
+def render(result: Result) -> str:
     """All tables of a comparison, with where and how it was made."""
     machine, plan = result["machine"], result["plan"]
     rounds = "1 round" if plan["rounds"] == 1 else f"{plan['rounds']} rounds: medians, with the lowest and the highest"
@@ -119,11 +120,10 @@ def render(result: Result, goals: str) -> str:
         f"Measured on {machine['date']} with piecework {machine['piecework']}: PostgreSQL {machine['postgresql']} "
         f"(embedded, default settings), Python {machine['python']}, {machine['cores']} cores of {machine['processor']} "
         f"shared by the server, the workers and the producer; load average of the machine {machine['load']} before "
-        f"the run and {machine['load_after']} after it. {rounds}. {machine.get('note', '')}".rstrip(),
+        f"the run and {machine.get('load_after', '?')} after it. {rounds}. {machine.get('note', '')}".rstrip(),
         "### Rates", table(result, RATES), _plots("drain", "steady", "spawn"),
         "### From a spawn to the start of its job", table(result, WAITS), _plots("latency"),
         "### What a no-op job costs", table(result, COSTS),
-        "### The goals", goals,
         "### Who took part, and how", contestants(result),
         "### Missing or failed", "\n".join(remarks(result)),
     ])  # fmt: skip

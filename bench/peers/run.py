@@ -15,6 +15,8 @@ from bench.server import Server
 from bench.shapes import Figures
 
 T = TypeVar("T")
+OWN = tuple(each.name for each in CONTESTANTS if each.environment is None)
+"""Piecework and its yardstick: a measurement of theirs that fails is a fault of ours."""
 
 
 def in_turn(all: Sequence[T], turn: int, rounds: int) -> list[T]:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.peers import build, contestants, goals, report
+from bench import goals
+from bench.peers import build, contestants, report
 from bench.peers.run import Outcome
 
 
@@ -57,6 +58,6 @@ def test_jobs_that_ran_more_than_once_are_told() -> None:
 def test_a_goal_is_held_against_the_median_of_the_rounds_in_which_both_sides_came_to_their_end() -> None:
     found = result(piecework=outcome([40.0, 90.0, 50.0]), **{"pg-boss": outcome([20.0, None, 50.0])})
     assert report.ratios(found, "drain 1", "jobs_per_s", "pg-boss") == [2.0, 1.0]
-    lines = {goal.what: goal.line() for goal in goals.goals(found, None)}
+    lines = {goal.what: goal.line() for goal in goals.goals(goals.Files(compared=found))}
     assert lines["drain, one process: times pg-boss"][1:] == ("≥ 2", "1.50 (1.00–2.00)", "**missed**")
     assert lines["drain, one process: times Chancy"][1:] == ("≥ 8", "not measured", "")

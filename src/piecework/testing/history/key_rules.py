@@ -1,0 +1,145 @@
+"""The rules that jobs have to keep among each other: of a concurrency key, and of a key. Pure."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from typing import NamedTuple
+
+from piecework.testing.history.records import Attempt, JobHistory, JobRow, Run
+from piecework.testing.history.terms import Terms, Violation
+
+
+class Held(NamedTuple):
+    """A time in which a job ran under its concurrency key."""
+
+    began: float
+    ended: float
+    job: str
+    claim_no: int
+    limit: int
+
+
+class First(NamedTuple):
+    """The first run of a job that had one only, in the order in which such jobs are to begin."""
+
+    priority: int
+    run_at: float
+    job: str
+    seen: float
+    """From when on everybody could see that it was due."""
+    began: float
+
+
+class Life(NamedTuple):
+    """A time in which a job held its key."""
+
+    began: float
+    ended: float
+    job: str
+
+
+@dataclass(slots=True)
+class KeyRules:
+    """Gathers what the jobs of each key did, job by job, and judges it in the end."""
+
+    terms: Terms
+    _held: dict[tuple[str, str], list[Held]] = field(
+        default_factory=lambda: defaultdict[tuple[str, str], list[Held]](list)
+    )
+    _firsts: dict[tuple[str, str], list[First]] = field(
+        default_factory=lambda: defaultdict[tuple[str, str], list[First]](list)
+    )
+    _lives: dict[tuple[str, str], list[Life]] = field(
+        default_factory=lambda: defaultdict[tuple[str, str], list[Life]](list)
+    )
+
+    def add(self, history: JobHistory, ran: Sequence[Run]) -> None:
+        """Take note of a job.
+
+        Args:
+            history: of the job.
+            ran: its runs by the ledger, each with an end that it had at the latest.
+        """
+        for row in history.rows:
+            if row.key is not None and (self.terms.whole or row.status == "live"):
+                ended = float("inf") if row.ended is None else row.ended
+                self._lives[row.job_type, row.key].append(Life(row.created, ended, history.id))
+        if not history.rows or (row := history.rows[0]).concurrency_key is None:
+            return
+        key = row.queue, row.concurrency_key
+        own = row.concurrency_limit or 1
+        limit = max(own, self.terms.limits.get(key, 0))
+        held = list(_times(row, history.attempts, ran))
+        self._held[key] += (Held(began, ended, history.id, claim_no, limit) for began, ended, claim_no in held)
+        if limit == 1 and row.claim_no == 1 and not history.attempts and held:
+            seen = max(row.created, row.run_at) + self.terms.slack
+            self._firsts[key].append(First(row.priority, row.run_at, history.id, seen, held[0][0]))
+
+    def broken(self) -> Iterator[Violation]:
+        """Yield what is violated."""
+        for (queue, key), held in self._held.items():
+            yield from _limit(f"concurrency key {key!r} of queue {queue!r}", held, self.terms)
+        for (queue, key), firsts in self._firsts.items():
+            yield from _order(f"concurrency key {key!r} of queue {queue!r}", firsts)
+        for (job_type, key), lives in self._lives.items():
+            yield from _unique(f"key {key!r} of {job_type}", lives, self.terms.slack)
+
+
+def _times(row: JobRow, attempts: Iterable[Attempt], ran: Sequence[Run]) -> Iterator[tuple[float, float, int]]:
+    """Yield begin, end and claim number of each time in which the job ran, by the ledger, else by the rows."""
+    if ran:
+        yield from ((run.began, run.ended if run.ended is not None else run.began, run.claim_no) for run in ran)
+        return
+    # By the rows, where a rescued claim may never have run.
+    yield from (
+        (each.started, each.ended, each.claim_no)
+        for each in attempts if each.started is not None and each.move not in ("rescue", "fail", "cancel")
+    )  # fmt: skip
+    if row.started is not None and row.ended is not None:
+        yield row.started, row.ended, row.claim_no
+
+
+def _limit(name: str, held: list[Held], terms: Terms) -> Iterator[Violation]:
+    """Go through the begins in their order; a job may begin if, with itself, no more run than its limit says."""
+    running: list[tuple[float, Held]] = []
+    for each in sorted(held):
+        while running and running[0][0] <= each.began:
+            heappop(running)
+        heappush(running, (each.ended, each))
+        if len(running) > each.limit and not any(terms.was_forgotten(other.began) for _, other in running):
+            others = [other for _, other in sorted(running)]
+            yield Violation(
+                "concurrency limit", tuple(other.job for other in others),
+                f"{len(others)} jobs of {name} ran at once, limit {each.limit}", tuple(map(repr, others)),
+            )  # fmt: skip
+
+
+def _order(name: str, firsts: list[First]) -> Iterator[Violation]:
+    """Find jobs that began before an older one which was due by then: the latest of the younger begins is enough."""
+    by_order = sorted(firsts)
+    # From the youngest on: the earliest begin of those that are to come later.
+    younger: First | None = None
+    for older in reversed(by_order):
+        if younger is not None and older.seen < younger.began < older.began:
+            yield Violation(
+                "order in a key", (older.job, younger.job),
+                f"of {name} the younger job began {older.began - younger.began:.3f} s before the older", (
+                    repr(older), repr(younger)),
+            )  # fmt: skip
+        if younger is None or older.began < younger.began:
+            younger = older
+
+
+def _unique(name: str, lives: list[Life], slack: float) -> Iterator[Violation]:
+    before: Life | None = None
+    for life in sorted(lives):
+        if before is not None and life.began < before.ended - slack and life.job != before.job:
+            yield Violation(
+                "unique key", (before.job, life.job), f"two live jobs at once had the {name}", (
+                    repr(before), repr(life)),
+            )  # fmt: skip
+        if before is None or life.ended > before.ended:
+            before = life
