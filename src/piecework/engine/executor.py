@@ -35,7 +35,8 @@ class Executor:
     """Starts runs while there is capacity and judges how they end. Used on the worker's loop.
 
     Args:
-        freed: called whenever capacity was given back but by `answered`, and while the worker stops whenever a run has ended.
+        freed: called whenever capacity was given back, but not by `answered`, and while the worker stops whenever a run
+            has ended.
     """
 
     def __init__(
