@@ -28,7 +28,7 @@ async def ran(dsn: str) -> AsyncIterator[list[str]]:
 
         @jobs.job(retry=QUICK)
         async def flaky(job: CurrentJob, number: int) -> int | Reschedule:
-            if job.attempt <= number % 5:
+            if job.claim_no <= number % 5:
                 raise RuntimeError("not yet")
             return Reschedule.now() if number == 20 and job.claim_no < 2 else number
 
