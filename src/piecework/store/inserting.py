@@ -17,6 +17,7 @@ from piecework.store import spawning
 from piecework.store.bulk import NotPlain, insert_parts
 from piecework.store.connection import AsyncConnection
 from piecework.store.connections import NoneFree
+from piecework.store.gathering import Gathering, is_small
 from piecework.store.statements import Statements
 
 T = TypeVar("T")
@@ -41,9 +42,20 @@ class Inserter:
         self._statements = statements
         self._once = once
         self._load = load
+        self._gathering = Gathering(self._spawn)
 
     async def spawn(self, jobs: Sequence[NewJob]) -> dict[int, UUID]:
-        """Insert all jobs by one statement."""
+        """Insert all jobs by one statement, with those of other calls where these are few."""
+        if is_small(jobs):
+            await self._gathering.spawn(jobs)
+            return {}
+        return await self._spawn(jobs)
+
+    async def close(self) -> None:
+        """Wait until what was spawned is answered."""
+        await self._gathering.close()
+
+    async def _spawn(self, jobs: Sequence[NewJob]) -> dict[int, UUID]:
         try:
             return await self._insert(jobs)
         except NoneFree:

@@ -98,7 +98,8 @@ class Store:
             raise
 
     async def close(self) -> None:
-        """Close the connections. Calling it again does nothing."""
+        """Close the connections, when what waits to be spawned has been. Calling it again does nothing."""
+        await self._inserter.close()
         await self.lending.close()
         if self._connections is not None:
             connections, self._connections = self._connections, None
