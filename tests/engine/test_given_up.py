@@ -14,7 +14,6 @@ from engine.helpers import SOON, count, moves, query, until, value
 from engine.ledger import Ledger
 
 from piecework import CurrentJob, Jobs
-from piecework.model.job import ClaimedJob
 from piecework.model.lanes import Lane
 from piecework.store import claiming
 from piecework.store.claiming import WorkerGone
@@ -130,7 +129,7 @@ async def test_it_claims_again_whoever_of_claim_and_heartbeat_finds_out_first(
 
     async def claim_late(
         link: Link, worker_id: str, allotment: Sequence[tuple[Lane, int]], most: int
-    ) -> list[ClaimedJob]:
+    ) -> claiming.Claimed:
         try:
             return await claim(link, worker_id, allotment, most)
         except WorkerGone:

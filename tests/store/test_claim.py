@@ -13,6 +13,7 @@ from piecework.base.ids import new_id
 from piecework.model.job import ClaimedJob
 from piecework.model.lanes import Lane
 from piecework.model.settlement import released
+from piecework.store import claiming
 from piecework.store.claiming import WorkerGone
 from support.scene import LANE, Scene, new_job
 
@@ -34,6 +35,49 @@ async def test_a_claim_gives_all_that_a_run_needs(scene: Scene) -> None:
     assert msgspec.structs.replace(claimed, config=msgspec.Raw(b"")) == ClaimedJob(
         job.id, 5, "work", "q", -2, 1_234_567_890_123_456, 3, 2, 1, msgspec.Raw(b"")
     )
+
+
+async def test_a_claim_gives_what_a_run_was_spawned_with_and_had_saved(scene: Scene) -> None:
+    trace = {"traceparent": "00-1-2-01", "odd": '"]['}
+    [traced, plain] = await scene.spawn(new_job(trace_context=trace), new_job())
+    [saver] = await scene.spawn(new_job())
+    scene.sql.execute(
+        "INSERT INTO execution_states (job_id, saved_by, claim_no, state) VALUES (%s, %s, 1, '{\"at\": 7}')",
+        [saver, str(new_id())],
+    )
+    scene.sql.execute("UPDATE jobs SET claim_no = 1 WHERE id = %s", [saver])
+    jobs = {job.id: job for job in await scene.claim(scene.worker())}
+    assert msgspec.json.decode(jobs[traced].trace_context) == trace
+    assert jobs[traced].created_at > 0
+    assert (bytes(jobs[plain].trace_context), jobs[plain].created_at) == (b"null", 0)
+    assert msgspec.json.decode(jobs[saver].state) == {"at": 7}
+    assert {bytes(job.inherited_state) for job in jobs.values()} == {b"null"}
+
+
+async def test_each_job_is_of_its_lane_however_alike_their_names_are(scene: Scene) -> None:
+    worker = scene.worker()
+    names = ["a", "1 a", "a 1", '"a', "a\\", "aa", "ü", "-1"]
+    lanes = [Lane(queue, job_type, priority) for queue in names for job_type in names for priority in (0, 1, -1)]
+    spawned: dict[str, Lane] = {}
+    for lane in lanes:
+        [id] = await scene.spawn(new_job(queue=lane.queue, job_type=lane.job_type, priority=lane.priority))
+        spawned[id] = lane
+    jobs, counts, passed = await claiming.claim(scene.link, worker, [(lane, 2) for lane in lanes], 1000)
+    assert {job.id: Lane(job.queue, job.job_type, job.priority) for job in jobs} == spawned
+    assert counts == [1] * len(lanes)
+    assert passed == 0
+
+
+async def test_a_claim_counts_what_each_lane_gave_and_what_it_passed_over(scene: Scene) -> None:
+    worker, lane, other = scene.worker(), Lane("counted", "work", 0), Lane("counted", "other", 0)
+    spawned = await scene.spawn_many(7, queue="counted")
+    await scene.spawn_many(2, queue="counted", job_type="other")
+    scene.session().execute("SELECT FROM jobs WHERE id = ANY ($1) FOR UPDATE", [spawned[:3]])
+    jobs, counts, passed = await claiming.claim(scene.link, worker, [(lane, 9), (other, 1)], 100)
+    assert (len(jobs), counts, passed) == (5, [4, 1], 3)
+    jobs, counts, passed = await claiming.claim(scene.link, worker, [(lane, 9)], 100)
+    assert (jobs, counts) == ([], [0])
+    assert passed >= 3
 
 
 async def test_a_claim_writes_owner_number_and_moment_and_nothing_else(scene: Scene) -> None:

@@ -116,7 +116,7 @@ class Scene:
     async def claim(
         self, worker: str, most: int = 100, *lanes: tuple[Lane, int], link: Link | None = None
     ) -> list[ClaimedJob]:
-        return await claiming.claim(link or self.link, worker, lanes or [(LANE, most)], most)
+        return (await claiming.claim(link or self.link, worker, lanes or [(LANE, most)], most)).jobs
 
     async def claim_keyed(
         self, worker: str, most: int = 100, *lanes: tuple[Lane, int], link: Link | None = None

@@ -31,6 +31,7 @@ from piecework.base import telemetry
 from piecework.engine.tracing import Tracing
 from piecework.model.job import ClaimedJob
 from piecework.model.settlement import completed
+from piecework.store.claiming import Claimed
 
 STEADY = RetrySettings(n_attempts=3, min_backoff=timedelta(milliseconds=20), backoff_jitter_pct=0)
 
@@ -336,14 +337,14 @@ async def test_looking_and_waiting_have_spans(jobs: Jobs, seen: Seen) -> None:
 
 
 async def test_an_empty_poll_leaves_no_span_and_a_failed_one_does(seen: Seen) -> None:
-    async def empty() -> list[ClaimedJob]:
-        return []
+    async def empty() -> Claimed:
+        return Claimed([], [0], 0)
 
-    async def fails() -> list[ClaimedJob]:
+    async def fails() -> Claimed:
         raise ConnectionError("gone")
 
     tracing = Tracing()
-    assert await tracing.poll("w", 10, empty()) == []
+    assert (await tracing.poll("w", 10, empty())).jobs == []
     assert seen.names == []
     with pytest.raises(ConnectionError):
         await tracing.poll("w", 10, fails())

@@ -212,15 +212,21 @@ class Claimer:
             found = await poll(worker_id, most, claim)
             self.costs.add(self._now() - began, len(found.jobs))
             self._beyond = max(self._beyond, min(2 * found.passed, _MOST_BEYOND))
-            return self._take(worker_id, asked, found.jobs, more=found.again)
-        jobs = await poll(worker_id, most, claiming.claim(self._link, worker_id, asked, most))
+            got = Counter(Lane(job.queue, job.job_type, job.priority, keyed=True) for job in found.jobs)
+            spent = [lane for lane, count in asked if got[lane] < count]
+            return self._take(worker_id, spent, found.jobs, more=found.again)
+        jobs, counts, _ = await poll(worker_id, most, claiming.claim(self._link, worker_id, asked, most))
         self.costs.add(self._now() - began, len(jobs))
-        return self._take(worker_id, asked, jobs, more=len(jobs) == most)
+        spent = [lane for (lane, count), got in zip(asked, counts, strict=True) if got < count]
+        return self._take(worker_id, spent, jobs, more=len(jobs) == most)
 
-    def _take(
-        self, worker_id: str, asked: Sequence[tuple[Lane, int]], jobs: Sequence[ClaimedJob], *, more: bool
-    ) -> int:
-        """Hand claimed jobs over, and return how much capacity they take; `more`: the lanes may have others besides."""
+    def _take(self, worker_id: str, spent: Sequence[Lane], jobs: Sequence[ClaimedJob], *, more: bool) -> int:
+        """Hand claimed jobs over, and return how much capacity they take.
+
+        Args:
+            spent: the lanes that gave less than was asked of them.
+            more: they may have others besides.
+        """
         now = self._last_claim = self._now()
         if worker_id != self.worker_id:
             log.warning(
@@ -228,8 +234,6 @@ class Claimer:
                 len(jobs), listed([(job.id, job.job_type) for job in jobs]),
             )  # fmt: skip
             return 0
-        got = Counter(Lane(job.queue, job.job_type, job.priority, job.concurrency_key is not None) for job in jobs)
-        spent = [lane for lane, count in asked if got[lane] < count]
         if not more:
             self._agenda.drained(spent, now, in_vain=not jobs)
         elif not jobs:

@@ -23,7 +23,7 @@ from piecework.engine.facts import Facts, facts_of, failure_facts
 from piecework.model.error_info import type_name
 from piecework.model.job import ClaimedJob
 from piecework.model.settlement import Move, Settlement
-from piecework.store.claiming import Keyed
+from piecework.store.claiming import Claimed, Keyed
 from piecework.store.settling import Answer
 from piecework.work import log_filter
 from piecework.work.spans import Spanned
@@ -36,7 +36,7 @@ _SETTLES: dict[Move, str] = {
     "cancel": "job.cancel_job",
 }
 _decode_carrier = msgspec.json.Decoder(dict[str, str] | None).decode
-C = TypeVar("C", list[ClaimedJob], Keyed)
+C = TypeVar("C", Claimed, Keyed)
 _NEW_TRACE_AFTER = timedelta(hours=1) // timedelta(microseconds=1)
 
 
@@ -176,7 +176,7 @@ class Tracing:
         except Exception as error:
             self._polled(worker_id, most, began, 0, error)
             raise
-        found = len(claimed.jobs if isinstance(claimed, Keyed) else claimed)
+        found = len(claimed.jobs)
         if found:
             self._polled(worker_id, most, began, found)
         return claimed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import NamedTuple
 
 import msgspec
@@ -12,6 +13,7 @@ from piecework.model.job import ClaimedJob
 from piecework.model.lanes import Lane
 from piecework.store.link import Link
 
+_order = attrgetter("priority", "run_at", "id")
 _decode_jobs = msgspec.json.Decoder(list[ClaimedJob]).decode
 _decode_keyed = msgspec.json.Decoder(tuple[list[ClaimedJob] | None, bool, int]).decode
 _decode_look = msgspec.json.Decoder(tuple[list[tuple[str, str, int, bool, int]] | None, int, int]).decode
@@ -21,11 +23,39 @@ class WorkerGone(Exception):
     """The worker's row is gone: others took its jobs. It has to stop its runs and register under a new id."""
 
 
-async def claim(link: Link, worker_id: str, allotment: Sequence[tuple[Lane, int]], most: int) -> list[ClaimedJob]:
-    """Take up to `most` due jobs, up to the allotted count from each lane, in the lanes' order.
+class _Row(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A job as `claim` answers it: `lane` is its place among those that were asked for, from 1."""
 
-    Returns:
-        What this worker now holds, ordered by (priority, run_at, id).
+    id: str
+    claim_no: int
+    lane: int
+    run_at: int
+    attempt: int
+    failures: int
+    crashes: int
+    config: msgspec.Raw
+    trace_context: msgspec.Raw = msgspec.Raw(b"null")
+    created_at: int = 0
+    state: msgspec.Raw = msgspec.Raw(b"null")
+    inherited_state: msgspec.Raw = msgspec.Raw(b"null")
+
+
+_decode_claimed = msgspec.json.Decoder(tuple[int, list[_Row]]).decode
+
+
+class Claimed(NamedTuple):
+    """What a claim answered."""
+
+    jobs: list[ClaimedJob]
+    """What this worker now holds, ordered by (priority, run_at, id)."""
+    counts: list[int]
+    """How many of them are of each lane that was asked for."""
+    passed: int
+    """How many index entries were passed over: of rows that are gone, or held by others."""
+
+
+async def claim(link: Link, worker_id: str, allotment: Sequence[tuple[Lane, int]], most: int) -> Claimed:
+    """Take up to `most` due jobs, up to the allotted count from each lane, in the lanes' order.
 
     Raises:
         WorkerGone: this worker was given up for dead and may not claim under this id.
@@ -35,11 +65,22 @@ async def claim(link: Link, worker_id: str, allotment: Sequence[tuple[Lane, int]
         answer = await link.value("claim", worker_id, *_lanes(allotment), most)
     except psycopg.errors.NoDataFound:
         raise WorkerGone(worker_id) from None
+    counts = [0] * len(allotment)
     if answer is None:
-        return []
-    jobs = _decode_jobs(str(answer))
+        return Claimed([], counts, 0)
+    passed, rows = _decode_claimed(str(answer))
+    jobs: list[ClaimedJob] = []
+    for row in rows:
+        counts[row.lane - 1] += 1
+        queue, job_type, priority, _ = allotment[row.lane - 1][0]
+        jobs.append(
+            ClaimedJob(
+                row.id, row.claim_no, job_type, queue, priority, row.run_at, row.attempt, row.failures, row.crashes,
+                row.config, None, row.trace_context, row.created_at, row.state, row.inherited_state,
+            )
+        )  # fmt: skip
     jobs.sort(key=_order)
-    return jobs
+    return Claimed(jobs, counts, passed)
 
 
 class Keyed(NamedTuple):
@@ -107,10 +148,6 @@ async def declare_idle(link: Link, worker_id: str, queues: Sequence[str], job_ty
 async def declare_busy(link: Link, worker_id: str) -> None:
     """Say that this worker looks by itself."""
     await link.value("declare_busy", worker_id)
-
-
-def _order(job: ClaimedJob) -> tuple[int, int, str]:
-    return job.priority, job.run_at, job.id
 
 
 class Look(NamedTuple):
