@@ -46,7 +46,7 @@ def hears(session: Session, seconds: float = 10) -> bool:
     return bool(select.select([session.fileno()], [], [], seconds)[0])
 
 
-@pytest.mark.parametrize(("moment", "rows"), [("request", 0), ("answer", 1), ("after", 1)])
+@pytest.mark.parametrize(("moment", "rows"), [("request", 0), ("answer", 1), ("middle", 1), ("after", 1)])
 @pytest.mark.parametrize("prepared", [False, True])
 def test_a_trap_breaks_the_connection_at_its_moment_and_only_there(
     proxy: FaultProxy, session: Session, dsn: str, moment: Moment, rows: int, prepared: bool

@@ -136,9 +136,9 @@ class Connection(Faults):
         answer, self._withheld, self._armed = self._withheld, b"", None
         if not data or not trap.springs(answer):
             return answer
-        if trap.moment == "after":
+        if trap.moment in ("middle", "after"):
             writer = self._target["to_client"].writer
-            writer.write(answer)
+            writer.write(answer if trap.moment == "after" else answer[: len(answer) // 2])
             writer.close()
             self._target["to_server"].writer.transport.abort()
             self._over = True

@@ -12,11 +12,12 @@ from typing import Literal, TypeAlias, TypeVar
 
 T = TypeVar("T")
 Direction: TypeAlias = Literal["to_server", "to_client"]
-Moment: TypeAlias = Literal["request", "answer", "after"]
+Moment: TypeAlias = Literal["request", "answer", "middle", "after"]
 """When a trap breaks the connection.
 
 `request`: the server never hears of the statement. `answer`: the server has done it, and committed it unless a
-transaction block is open, and the client does not hear of it. `after`: the client has the whole answer.
+transaction block is open, and the client does not hear of it. `middle`: the same, and the client has half of the answer.
+`after`: the client has the whole answer.
 """
 
 BOTH: tuple[Direction, ...] = ("to_server", "to_client")

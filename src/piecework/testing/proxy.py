@@ -84,7 +84,8 @@ class FaultProxy(Faults):
 
         Args:
             moment: `request`: the server never hears of the statement. `answer`: it is done, and committed unless a
-                transaction block is open, and the client does not hear of it. `after`: the client has the answer.
+                transaction block is open, and the client does not hear of it. `middle`: the client has half of the
+                answer. `after`: the client has the answer.
             statement: a regular expression that is found in the statement's text.
             answer: a regular expression that is found in the bytes of the answer.
         """
