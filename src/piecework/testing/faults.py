@@ -16,8 +16,8 @@ Moment: TypeAlias = Literal["request", "answer", "middle", "after"]
 """When a trap breaks the connection.
 
 `request`: the server never hears of the statement. `answer`: the server has done it, and committed it unless a
-transaction block is open, and the client does not hear of it. `middle`: the same, and the client has half of the answer.
-`after`: the client has the whole answer.
+transaction block is open, and the client does not hear of it. `middle`: the same, and the client has half of the
+answer. `after`: the client has the whole answer.
 """
 
 BOTH: tuple[Direction, ...] = ("to_server", "to_client")

@@ -81,14 +81,16 @@ class JobRules:
 
     def _found(self, rule: Rule, what: str, *evidence: object) -> Violation:
         records = evidence or (*self.history.rows, *self.history.attempts, *self.runs)
-        return Violation(rule, (self.history.id,), what, tuple(map(repr, records)))
+        moments = [entry.at for entry in self.history.entries] + [attempt.ended for attempt in self.history.attempts]
+        moments += [row.created if row.ended is None else row.ended for row in self.history.rows]
+        return Violation(rule, (self.history.id,), what, tuple(map(repr, records)), max(moments, default=None))
 
     def _ends(self) -> Iterator[Violation]:
         rows, accepted = self.history.rows, self.terms.accepted.get(self.history.id)
         if not rows:
             known = [at for at in (accepted, *(attempt.ended for attempt in self.history.attempts)) if at is not None]
-            began = [run.began for run in self.runs]
-            if not any(self.terms.was_forgotten(at) for at in (*known, *began)):
+            may_be = [self.terms.was_forgotten(at) for at in known]
+            if not any(may_be) and not any(self.terms.claim_was_forgotten(run.began) for run in self.runs):
                 yield self._found("lost", "it was accepted, and is nowhere")
         live = [row for row in rows if row.status == "live"]
         if len(rows) > 1:
@@ -132,10 +134,9 @@ class JobRules:
                 yield self._found("fence", what, earlier, later)
 
     def _runs(self, row: JobRow) -> Iterator[Violation]:
-        forgotten = self.terms.was_forgotten
         for claim_no, count in Counter(run.claim_no for run in self.runs).items():
             of_claim = [run for run in self.runs if run.claim_no == claim_no]
-            if count > 1 and not any(forgotten(run.began) for run in of_claim):
+            if count > 1 and not any(self.terms.claim_was_forgotten(run.began) for run in of_claim):
                 yield self._found("claim ran twice", f"claim {claim_no} has {count} runs", *of_claim)
         for place, later in enumerate(self.runs):
             for earlier in self.runs[:place]:
@@ -151,7 +152,7 @@ class JobRules:
             ended = float("inf") if self.cuts is not None else later.began
             if self.cuts is not None and (gone := self.cuts.gone(earlier)) is not None:
                 ended = gone
-        if ended <= later.began or self.terms.was_forgotten(earlier.began):
+        if ended <= later.began or self.terms.claim_was_forgotten(earlier.began):
             return
         lost = self.by_claim.get(earlier.claim_no)
         rescued = lost is not None and lost.move == "rescue"

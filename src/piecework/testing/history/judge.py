@@ -36,6 +36,8 @@ class Judge:
         self._violations: list[Violation] = []
         self._statuses: Counter[str] = Counter()
         self._moves: Counter[str] = Counter()
+        self._rescued: list[float] = []
+        self._refused: list[float] = []
         self._jobs = self._runs = self._effects = self._taken_over = 0
 
     def add(self, history: JobHistory) -> None:
@@ -50,6 +52,11 @@ class Judge:
         rules = JobRules(history, runs, self._terms, self._cuts)
         self._find(rules.broken(self._workers))
         self._taken_over += rules.taken_over
+        rescued = {attempt.claim_no: attempt.ended for attempt in history.attempts if attempt.move == "rescue"}
+        self._rescued += rescued.values()
+        self._refused += [
+            run.ended for run in runs if run.ended is not None and run.ended > rescued.get(run.claim_no, float("inf"))
+        ]
         self._keys.add(history, list(self._bounded(rules, runs)))
 
     def report(self) -> Report:
@@ -59,11 +66,15 @@ class Judge:
             if self._terms.was_forgotten(at):
                 forgotten += 1
             else:
-                self._find([Violation("lost", (job,), "it was accepted, and nothing is known of it", (f"at {at}",))])
+                self._find(
+                    [Violation("lost", (job,), "it was accepted, and nothing is known of it", (f"at {at}",), at)]
+                )
         self._find(self._keys.broken())
         return Report(
             jobs=self._jobs, statuses=self._statuses, attempts=self._moves, runs=self._runs, effects=self._effects,
-            forgotten=forgotten, taken_over=self._taken_over, counts=self._counts, violations=self._violations,
+            forgotten=forgotten, taken_over=self._taken_over,
+            rescued=sorted(self._rescued), refused=sorted(self._refused),
+            counts=self._counts, violations=self._violations,
         )  # fmt: skip
 
     def _find(self, violations: Iterable[Violation]) -> None:

@@ -75,7 +75,9 @@ class KeyRules:
         held = list(_times(row, history.attempts, ran))
         self._held[key] += (Held(began, ended, history.id, claim_no, limit) for began, ended, claim_no in held)
         if limit == 1 and row.claim_no == 1 and not history.attempts and held:
-            seen = max(row.created, row.run_at) + self.terms.slack
+            # When its spawn was answered it was committed; else nobody knows, but that it takes a while.
+            committed = self.terms.accepted.get(history.id, row.created + self.terms.slack)
+            seen = max(committed, row.run_at + self.terms.slack)
             self._firsts[key].append(First(row.priority, row.run_at, history.id, seen, held[0][0]))
 
     def broken(self) -> Iterator[Violation]:
@@ -109,11 +111,11 @@ def _limit(name: str, held: list[Held], terms: Terms) -> Iterator[Violation]:
         while running and running[0][0] <= each.began:
             heappop(running)
         heappush(running, (each.ended, each))
-        if len(running) > each.limit and not any(terms.was_forgotten(other.began) for _, other in running):
+        if len(running) > each.limit and not any(terms.claim_was_forgotten(other.began) for _, other in running):
             others = [other for _, other in sorted(running)]
             yield Violation(
                 "concurrency limit", tuple(other.job for other in others),
-                f"{len(others)} jobs of {name} ran at once, limit {each.limit}", tuple(map(repr, others)),
+                f"{len(others)} jobs of {name} ran at once, limit {each.limit}", tuple(map(repr, others)), each.began,
             )  # fmt: skip
 
 
@@ -127,7 +129,7 @@ def _order(name: str, firsts: list[First]) -> Iterator[Violation]:
             yield Violation(
                 "order in a key", (older.job, younger.job),
                 f"of {name} the younger job began {older.began - younger.began:.3f} s before the older", (
-                    repr(older), repr(younger)),
+                    repr(older), repr(younger)), older.began,
             )  # fmt: skip
         if younger is None or older.began < younger.began:
             younger = older
@@ -139,7 +141,7 @@ def _unique(name: str, lives: list[Life], slack: float) -> Iterator[Violation]:
         if before is not None and life.began < before.ended - slack and life.job != before.job:
             yield Violation(
                 "unique key", (before.job, life.job), f"two live jobs at once had the {name}", (
-                    repr(before), repr(life)),
+                    repr(before), repr(life)), life.began,
             )  # fmt: skip
         if before is None or life.ended > before.ended:
             before = life

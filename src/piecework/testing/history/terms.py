@@ -36,6 +36,10 @@ RULES: Mapping[Rule, str] = {
 }
 
 
+BEGINS_WITHIN = 3.0
+"""What was claimed begins within so many seconds, or is handed back."""
+
+
 @dataclass(frozen=True, slots=True)
 class Cut:
     """What befell a process, so that its runs ended, or stood still.
@@ -94,6 +98,10 @@ class Terms:
         """Whether what was committed at this moment may be forgotten."""
         return any(since <= at <= until for since, until in self.forgotten)
 
+    def claim_was_forgotten(self, began: float) -> bool:
+        """Whether the claim of a run that began at this moment may be forgotten: it was made a while before."""
+        return any(since <= began <= until + BEGINS_WITHIN for since, until in self.forgotten)
+
 
 @dataclass(frozen=True, slots=True)
 class Violation:
@@ -105,6 +113,8 @@ class Violation:
     """In a sentence, with the values."""
     evidence: tuple[str, ...] = ()
     """The records that show it."""
+    at: float | None = None
+    """The latest moment that they name."""
 
     def __str__(self) -> str:
         return f"{self.rule}: {self.what} ({', '.join(self.job_ids)})"
@@ -125,6 +135,10 @@ class Report:
     """Accepted jobs that a failover has forgotten: what an asynchronous standby may lose."""
     taken_over: int
     """Runs that overlapped with a later one, by workers that had lost their lease: excused."""
+    rescued: Sequence[float]
+    """When claims were taken from workers that were given up for dead."""
+    refused: Sequence[float]
+    """When runs ended whose claim had been taken from them: what they wrote late changed nothing."""
     counts: Counter[Rule]
     """How many violations there are of each rule."""
     violations: Sequence[Violation]
