@@ -208,7 +208,7 @@ class Claimer:
         asked = [(lane, min(count, max(_MOST // call.batch, 1)) * call.batch) for lane, count in call.asked]
         began = self._now()
         if asked[0][0].keyed:
-            claim = claiming.claim_keyed(self._link, worker_id, asked, most, beyond)
+            claim = claiming.claim_keyed(self._link, worker_id, asked, most, beyond=beyond)
             found = await poll(worker_id, most, claim)
             self.costs.add(self._now() - began, len(found.jobs))
             self._beyond = max(self._beyond, min(2 * found.passed, _MOST_BEYOND))

@@ -99,7 +99,7 @@ CALLS = [
     Call("spawn with chosen ids", "spawn", lambda t: [new_jobs(ASKED, chosen=True)]),
     Call("spawn with keys", "spawn", lambda t: [with_keys(ASKED)]),
     Call("claim of jobs with concurrency keys", "claim_keyed",
-         lambda t: [WORKERS["other"], ["default"], ["work"], [0], [ASKED], ASKED, 0], share=20, keyed=True),
+         lambda t: [WORKERS["other"], ["default"], ["work"], [0], [ASKED], [1], ASKED, 0, 0], share=20, keyed=True),
     Call("complete with concurrency keys", "settle_keyed", settle_keyed("complete"), share=20, keyed=True),
     Call("retry with concurrency keys", "settle_keyed", settle_keyed("retry"), share=20, keyed=True),
 ]  # fmt: skip
