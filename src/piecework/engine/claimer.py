@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from math import ceil
 
 from piecework.base.errors import DatabaseError
 from piecework.engine.agenda import Agenda
@@ -56,6 +57,7 @@ class Claimer:
         self._idleness = Idleness(settings.look_every.total_seconds())
         self._generation = -1
         self._beyond = 0
+        self._per_key = 1.0
         self._stopping = False
         self._last_claim = float("-inf")
         self._next_audit = 0.0
@@ -208,19 +210,28 @@ class Claimer:
         asked = [(lane, min(count, max(_MOST // call.batch, 1)) * call.batch) for lane, count in call.asked]
         began = self._now()
         if asked[0][0].keyed:
-            claim = claiming.claim_keyed(self._link, worker_id, asked, most, beyond=beyond)
+            chains = self._executor.chains.asked(self._names(asked) if call.batch == 1 else {})
+            if chains is None:
+                self._agenda.postpone([lane for lane, _ in asked], began)
+                return 0
+            most = min(most, ceil(_MOST / self._per_key)) if chains.room else most
+            claim = claiming.claim_keyed(self._link, worker_id, asked, most, chains, beyond)
             found = await poll(worker_id, most, claim)
             self.costs.add(self._now() - began, len(found.jobs))
             self._beyond = max(self._beyond, min(2 * found.passed, _MOST_BEYOND))
             got = Counter(Lane(job.queue, job.job_type, job.priority, keyed=True) for job in found.jobs)
             spent = [lane for lane, count in asked if got[lane] < count]
-            return self._take(worker_id, spent, found.jobs, more=found.again)
+            taken = self._take(worker_id, spent, found.jobs, more=found.again, places=found.places,
+                               pause=4 * (self._now() - began) if chains.room else 0.0)
+            self._per_key = len(found.jobs) / max(taken, 1) if found.jobs else self._per_key
+            return taken
         jobs, counts, _ = await poll(worker_id, most, claiming.claim(self._link, worker_id, asked, most))
         self.costs.add(self._now() - began, len(jobs))
         spent = [lane for (lane, count), got in zip(asked, counts, strict=True) if got < count]
         return self._take(worker_id, spent, jobs, more=len(jobs) == most)
 
-    def _take(self, worker_id: str, spent: Sequence[Lane], jobs: Sequence[ClaimedJob], *, more: bool) -> int:
+    def _take(self, worker_id: str, spent: Sequence[Lane], jobs: Sequence[ClaimedJob], *, more: bool,
+              places: Mapping[tuple[str, str], int] | None = None, pause: float = 0.0) -> int:
         """Hand claimed jobs over, and return how much capacity they take.
 
         Args:
@@ -237,10 +248,14 @@ class Claimer:
         if not more:
             self._agenda.drained(spent, now, in_vain=not jobs)
         elif not jobs:
-            self._agenda.postpone(spent, now)
+            self._agenda.postpone(spent, now, pause)
         before = self._executor.capacity.held
-        self._executor.take(jobs, worker_id)
+        self._executor.take(jobs, worker_id, places)
         return self._executor.capacity.held - before
+
+    def _names(self, asked: Sequence[tuple[Lane, int]]) -> dict[str, str]:
+        jobs = {lane.job_type: self._registry.get(lane.job_type) for lane, _ in asked}
+        return {name: job.job_type for name, job in jobs.items() if job is not None}
 
     async def _stay_busy(self, worker_id: str) -> None:
         self._idleness.claimed_all(self._last_claim)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import timedelta
 from typing import cast
 
@@ -12,6 +12,7 @@ from piecework.base.latch import Latch
 from piecework.engine import reports
 from piecework.engine.batches import Batches
 from piecework.engine.capacity import Capacity
+from piecework.engine.chains import Chains
 from piecework.engine.completer import Completer
 from piecework.engine.held import Held, HeldBatch, Stop
 from piecework.engine.stopping import Stopping
@@ -53,12 +54,20 @@ class Executor:
         self._freed = freed
         self._threads = Threads(settings.threads)
         self._batches = Batches(self, service.store.lending, service.statements)
+        self.chains = Chains(settings.prefetch, self._hand_back)
         self._stopping = Stopping(lambda held: self._ended(held, None, asyncio.CancelledError()))
         self._loop = asyncio.get_running_loop()
 
-    def take(self, jobs: Sequence[ClaimedJob], worker_id: str) -> None:
-        """Take claimed jobs in their order; those that do not fit the concurrency wait here."""
+    def take(
+        self, jobs: Sequence[ClaimedJob], worker_id: str, places: Mapping[tuple[str, str], int] | None = None
+    ) -> None:
+        """Take claimed jobs in their order; those that do not fit the concurrency wait here.
+
+        Args:
+            places: if the jobs have concurrency keys, how many of a key may run at once (see `Chains.form`).
+        """
         self.tracing.refresh()
+        single: list[Held] = []
         batched: list[Held] = []
         for job in jobs:
             registered = self._registry.get(job.job_type)
@@ -74,10 +83,9 @@ class Executor:
                 self._drop(earlier)  # its settle has landed, or was lost with the claim: only the answer is not here
             held = Held(job, registered, worker_id)
             self.held[job.id] = held
-            if registered.batching is None:
-                self._reserve(held)
-            else:
-                batched.append(held)
+            (single if registered.batching is None else batched).append(held)
+        for held in single if places is None else self.chains.form(single, places):
+            self._reserve(held)
         for batch in self._batches.form(batched) if batched else ():
             self._reserve(batch)
         # Not at once: the claimer sends its next claim first, and the server works while the runs begin here.
@@ -109,6 +117,7 @@ class Executor:
         if held is not None:
             del self.held[settlement.job.id]
             self._free(held)
+            self._pass_on(held)
         trace, worker_id = (None, "") if held is None else (held.trace, held.worker_id)
         if settlement.sent is not None and answer == "landed before":
             if settlement.surplus:
@@ -126,9 +135,12 @@ class Executor:
 
     def release_waiting(self) -> None:
         """Hand back every claim whose run has not begun."""
-        waiting = [*self.capacity.waiting, *self._batches.take_aside()]
+        waiting = [*self.capacity.waiting, *self._batches.take_aside(), *self.chains.take_all()]
         self.capacity.waiting.clear()
-        for held in (claim for unit in waiting for claim in unit.claims):
+        self._hand_back([claim for unit in waiting for claim in unit.claims])
+
+    def _hand_back(self, claims: Sequence[Held]) -> None:
+        for held in claims:
             held.stop = "release"
             self._completer.put(held.worker_id, released(held.job))
 
@@ -144,6 +156,7 @@ class Executor:
             if what == "drop":
                 unit.stop = what
         if what == "drop":
+            self.chains.take_all()
             for held in list(self.held.values()):
                 held.stop = what
                 if held.started is None:
@@ -159,11 +172,13 @@ class Executor:
                 continue
             if held.started is None:
                 held.stop = "cancel"
-                if held.batch is None:
+                if held.waits:
+                    self.chains.leave(held)
+                elif held.batch is None:
                     self.capacity.waiting.remove(held)
                 else:
                     self._batches.leave(held)
-                self._completer.put(held.worker_id, cancelled(held.job, None))
+                self.settle(held, cancelled(held.job, None))
             elif held.running:
                 reports.to_be_cancelled(held.job)
                 if held.batch is None or self._batches.cancel(held):
@@ -178,6 +193,7 @@ class Executor:
         """Let the idle threads and the timer go."""
         self._threads.close()
         self._stopping.close()
+        self.chains.close()
 
     def _start(self, unit: Held) -> None:
         self.capacity.started += 1
@@ -205,7 +221,7 @@ class Executor:
         if job.failures or job.crashes:
             settlement = refused(job, registered.retry, self._settings.max_crashes)
         if settlement is not None:
-            self._completer.put(held.worker_id, settlement)
+            self.settle(held, settlement)
             return None
         open_run = functools.partial(ClaimRun, self._service, job, registered, held.worker_id, held.started)
         held.current = CurrentJob(job, self.shutdown, open_run)
@@ -219,6 +235,8 @@ class Executor:
         return call
 
     async def _run(self, held: Held, call: Callable[[], Coroutine[object, object, object]]) -> None:
+        if held.job.concurrency_key is not None:
+            held.stepped = self._loop.time()
         try:
             value = await call()
         except GeneratorExit:
@@ -241,7 +259,10 @@ class Executor:
         held.running = False
         if held.deadline is not None:
             self._stopping.ended(held)
-        self.capacity.lasted(self._loop.time() - held.started)
+        now = self._loop.time()
+        self.capacity.lasted(now - held.started)
+        if held.job.concurrency_key is not None:
+            self.chains.lasted(held.registered.job_type, now - (held.stepped or held.started))
         if self.shutdown.is_set():
             self._freed()
         if isinstance(held, HeldBatch):
@@ -250,6 +271,7 @@ class Executor:
             self._batches.conclude(held, value, error)
         else:
             self.conclude(held, value, error)
+        self.start_waiting()
 
     def conclude(self, held: Held, value: object, error: BaseException | None) -> None:
         """Settle a claim as what its run returned or raised says, unless it is another worker's by now."""
@@ -268,6 +290,13 @@ class Executor:
             told = settlement if error is not None or settlement.sent is None else settlement.sent
             self.tracing.ended(held.trace, told)
         self._completer.put(held.worker_id, settlement)
+        if settlement.sent is None:
+            self._pass_on(held)
+
+    def _pass_on(self, held: Held) -> None:
+        """Let the next one of a chain take the place of a run that has ended: its settle need not have landed."""
+        if held.chain is not None and (following := self.chains.following(held)) is not None:
+            self._reserve(following)
 
     def _name_unsettled(self, held: Held) -> None:
         if self.held.get(held.job.id) is held:
@@ -278,11 +307,14 @@ class Executor:
         if self.held.get(held.job.id) is held:
             del self.held[held.job.id]
             self._free(held)
+            self._pass_on(held)
             self._freed()
         if held.trace is not None:
             self.tracing.ended(held.trace, None)
 
     def _free(self, held: Held) -> None:
+        if held.waits:
+            return
         unit = held.batch or held
         if isinstance(unit, HeldBatch):
             unit.left -= 1

@@ -31,10 +31,13 @@ DECLARE
     v_ids uuid[];
     v_queues text[];
     v_keys text[];
-    -- Keys: those that are wanted, with the first candidate of each; those in hand, with how many hold each.
+    v_many boolean;
+    -- Keys: those that are wanted, with the first candidate of each, and those of these that have more; those that are new,
+    -- and all that are in hand, in the same places, with how many hold each.
     v_wanted_queues text[];
     v_wanted_keys text[];
     v_firsts uuid[];
+    v_more uuid[];
     v_made_rows tid[];
     v_made_queues text[];
     v_made_keys text[];
@@ -48,10 +51,10 @@ DECLARE
     v_taken uuid[];
     v_taken_rows tid[];
     v_taken_keys integer[];
+    v_taken_places integer[];
     v_places json;
     v_claimed json;
-    v_many boolean;
-    v_behind integer;
+    v_behind integer := 0;
     v_idle_rows tid[];
     v_idle_guesses uuid[];
     v_parked integer := 0;
@@ -72,25 +75,27 @@ BEGIN
             SELECT j.id, j.queue, j.concurrency_key FROM jobs j
             WHERE j.queue = lane.queue AND j.job_type = lane.job_type AND j.priority = lane.priority AND j.run_at <= v_now
               AND j.worker_id IS NULL AND NOT j.parked AND j.concurrency_key IS NOT NULL
-            ORDER BY j.run_at, j.id LIMIT least(lane.count * lane.chain, p_most + p_chained) + p_beyond) AS due
-        LIMIT p_most + p_chained + p_beyond) AS due;
+            ORDER BY j.run_at, j.id LIMIT least(lane.count * lane.chain, greatest(p_most, p_chained)) + p_beyond) AS due
+        LIMIT greatest(p_most, p_chained) + p_beyond) AS due;
     IF v_ids IS NULL THEN
         RETURN NULL;
     END IF;
 
     -- Where chains are likely, more keys may have candidates than can be taken: of those that nobody seems to hold the first
-    -- ones are enough. The others are for the next claim, or for another worker.
+    -- ones are enough, and unless these are few the others are not locked, so that settles of theirs need not wait.
     v_many := p_chained > 0 AND p_most < cardinality(v_ids);
     SELECT array_agg(w.queue ORDER BY w.queue, w.key), array_agg(w.key ORDER BY w.queue, w.key),
-           array_agg(v_ids[w.position] ORDER BY w.queue, w.key)
-    INTO v_wanted_queues, v_wanted_keys, v_firsts
+           array_agg(v_ids[w.position] ORDER BY w.queue, w.key), array_agg(v_ids[w.position]) FILTER (WHERE w.count > 1)
+    INTO v_wanted_queues, v_wanted_keys, v_firsts, v_more
     FROM (
-        SELECT d.*, row_number() OVER (PARTITION BY d.busy ORDER BY d.position) AS rank FROM (
-            SELECT u.queue, u.key, min(u.position) AS position,
+        SELECT d.*, row_number() OVER (PARTITION BY d.busy ORDER BY d.position) AS rank,
+               sum(d.count) FILTER (WHERE NOT d.busy) OVER () AS free
+        FROM (
+            SELECT u.queue, u.key, min(u.position) AS position, count(*) AS count,
                    v_many AND coalesce((SELECT k.running <> '{}' FROM concurrency_keys k
                                         WHERE k.queue = u.queue AND k.concurrency_key = u.key LIMIT 1), false) AS busy
             FROM unnest(v_queues, v_keys) WITH ORDINALITY AS u (queue, key, position) GROUP BY 1, 2) AS d) AS w
-    WHERE w.busy OR NOT v_many OR w.rank <= p_most;
+    WHERE CASE WHEN w.busy THEN coalesce(w.free, 0) * 4 < cardinality(v_ids) ELSE NOT v_many OR w.rank <= p_most END;
 
     -- In one order everywhere, keys before jobs (invariant D). Most new keys have one job, which will be taken.
     WITH made AS (
@@ -122,57 +127,73 @@ BEGIN
 
     -- Statements of their own, so that they see what was committed before the locks were granted: limits, too, and who is
     -- next in line. The operators' limit counts before that of the job. What stands first in its key and is of a lane that
-    -- may not give more, or of a type that this worker does not run, stays where it is. A chain is jobs of one lane and one
-    -- limit, without a job between them; what was lost with a worker runs alone, as it may be what kills workers.
+    -- may not give more, or of a type that this worker does not run, stays where it is.
     v_limited := EXISTS (SELECT FROM limits WHERE scope = 'concurrency_key');
     v_stateful := EXISTS (SELECT FROM execution_states);
     WITH startable AS MATERIALIZED (
-        SELECT j.*, k.number, room.count AS places,
-               row_number() OVER in_key AS place,
-               bool_and(j.crashes = 0 AND j.job_type = room.job_type AND j.priority = room.priority
-                        AND j.concurrency_limit IS NOT DISTINCT FROM room.concurrency_limit) OVER in_key AS alike
+        SELECT j.*, k.number, room.count AS places
         FROM unnest(v_held_queues, v_held_keys, v_held_running) WITH ORDINALITY AS k (queue, key, running, number)
         CROSS JOIN LATERAL (
-            SELECT j.job_type, j.priority, j.concurrency_limit, j.crashes, greatest(coalesce(
-                CASE WHEN v_limited THEN concurrency_limit_1(k.queue, k.key) END, j.concurrency_limit, 1) - k.running, 0
-            ) AS count
-            FROM jobs j
-            WHERE j.queue = k.queue AND j.concurrency_key = k.key AND j.worker_id IS NULL AND j.run_at <= v_now
-            ORDER BY j.priority, j.run_at, j.id LIMIT 1) AS room
+            SELECT greatest(coalesce(
+                CASE WHEN v_limited THEN concurrency_limit_1(k.queue, k.key) END,
+                (SELECT j.concurrency_limit FROM jobs j
+                 WHERE j.queue = k.queue AND j.concurrency_key = k.key AND j.worker_id IS NULL AND j.run_at <= v_now
+                 ORDER BY j.priority, j.run_at, j.id LIMIT 1), 1) - k.running, 0) AS count) AS room
         CROSS JOIN LATERAL (
-            SELECT j.ctid AS tid, j.id, j.queue, j.job_type, j.priority, j.run_at, j.crashes, j.concurrency_limit FROM jobs j
+            SELECT j.ctid AS tid, j.id, j.queue, j.job_type, j.priority, j.run_at FROM jobs j
             WHERE j.queue = k.queue AND j.concurrency_key = k.key AND j.worker_id IS NULL AND j.run_at <= v_now
-            ORDER BY j.priority, j.run_at, j.id
-            LIMIT CASE WHEN room.count > 0 AND k.running = 0 AND room.crashes = 0 THEN greatest(room.count, v_longest)
-                       ELSE room.count END
-            FOR UPDATE SKIP LOCKED) AS j
-        WINDOW in_key AS (PARTITION BY k.number ORDER BY j.priority, j.run_at, j.id)),
-    heads AS MATERIALIZED (
-        SELECT ranked.* FROM (
-            SELECT s.*, lane.count, lane.chain, row_number() OVER w AS rank
-            FROM startable s
-            JOIN unnest(p_queues, p_job_types, p_priorities, p_counts, p_chains)
-                AS lane (queue, job_type, priority, count, chain)
-                ON lane.queue = s.queue AND lane.job_type = s.job_type AND lane.priority = s.priority
-            WHERE s.place <= s.places
-            WINDOW w AS (PARTITION BY s.queue, s.job_type, s.priority ORDER BY s.run_at, s.id)) AS ranked
-        WHERE ranked.rank <= ranked.count ORDER BY ranked.rank, ranked.id LIMIT p_most),
-    taken AS MATERIALIZED (
-        SELECT h.tid, h.id, h.number, h.places, false AS behind FROM heads h
-        UNION ALL
-        SELECT * FROM (
-            SELECT s.tid, s.id, s.number, s.places, true
-            FROM (SELECT h.number, min(h.chain) AS chain, min(h.rank) AS rank FROM heads h
-                  GROUP BY h.number HAVING count(*) = min(h.places)) AS first
-            JOIN startable s ON s.number = first.number
-            WHERE s.place > s.places AND s.place <= first.chain AND s.alike
-            ORDER BY first.rank, s.number, s.place LIMIT p_chained) AS chained)
-    SELECT (SELECT array_agg(s.id) FROM startable s WHERE s.place <= s.places),
-           (SELECT json_agg(json_build_array(v_held_queues[m.number], v_held_keys[m.number], m.places))
-            FROM (SELECT t.number, min(t.places) AS places FROM taken t WHERE t.places > 1
-                  GROUP BY t.number HAVING count(*) > 1) AS m),
-           array_agg(t.id), array_agg(t.tid), array_agg(t.number::integer), count(*) FILTER (WHERE t.behind)
-    INTO v_startable, v_places, v_taken, v_taken_rows, v_taken_keys, v_behind FROM taken t;
+            ORDER BY j.priority, j.run_at, j.id LIMIT room.count FOR UPDATE SKIP LOCKED) AS j),
+    ranked AS (
+        SELECT s.tid, s.id, s.number, s.places, lane.count, row_number() OVER w AS rank
+        FROM startable s JOIN unnest(p_queues, p_job_types, p_priorities, p_counts) AS lane (queue, job_type, priority, count)
+            ON lane.queue = s.queue AND lane.job_type = s.job_type AND lane.priority = s.priority
+        WINDOW w AS (PARTITION BY s.queue, s.job_type, s.priority ORDER BY s.run_at, s.id))
+    SELECT (SELECT array_agg(s.id) FROM startable s),
+           array_agg(r.id), array_agg(r.tid), array_agg(r.number::integer), array_agg(r.places)
+    INTO v_startable, v_taken, v_taken_rows, v_taken_keys, v_taken_places
+    FROM (SELECT r.* FROM ranked r WHERE r.rank <= r.count ORDER BY r.rank, r.id LIMIT p_most) AS r;
+
+    -- Chains: of one lane and one limit, without a job between them. What was lost with a worker runs alone, as it may be what
+    -- kills workers. Of a new key no sibling is looked for that was no candidate, but for the first few.
+    IF v_longest > 1 AND v_taken IS NOT NULL THEN
+        WITH heads AS (
+            SELECT t.number, min(t.position) AS position, count(*) AS count, min(j.queue) AS queue, min(j.key) AS key,
+                   min(j.job_type) AS job_type, min(j.priority) AS priority, min(j.most) AS most,
+                   (array_agg(j.run_at ORDER BY j.run_at DESC, j.id DESC))[1] AS run_at,
+                   (array_agg(j.id ORDER BY j.run_at DESC, j.id DESC))[1] AS id
+            FROM unnest(v_taken_rows, v_taken_keys, v_taken_places) WITH ORDINALITY AS t (tid, number, places, position)
+            CROSS JOIN LATERAL (
+                SELECT j.id, j.queue, j.concurrency_key AS key, j.job_type, j.priority, j.run_at, j.crashes,
+                       coalesce(j.concurrency_limit, 1) AS most FROM jobs j WHERE j.ctid = t.tid LIMIT 1) AS j
+            WHERE v_held_running[t.number] = 0
+              AND (t.position <= 25 OR v_guesses[t.number] IS NULL OR v_guesses[t.number] IN (SELECT m FROM unnest(v_more) AS m))
+            GROUP BY t.number
+            HAVING count(*) = min(t.places) AND max(j.crashes) = 0 AND min(j.job_type) = max(j.job_type)
+               AND min(j.priority) = max(j.priority) AND min(j.most) = max(j.most)),
+        behind AS (
+            SELECT j.*, h.number FROM (
+                SELECT h.*, (SELECT lane.chain FROM unnest(p_queues, p_job_types, p_priorities, p_chains)
+                                 AS lane (queue, job_type, priority, chain)
+                             WHERE lane.queue = h.queue AND lane.job_type = h.job_type AND lane.priority = h.priority
+                             ) - h.count AS room
+                FROM heads h ORDER BY h.position) AS h
+            CROSS JOIN LATERAL (
+                SELECT j.ctid AS tid, j.id, j.run_at,
+                       j.job_type = h.job_type AND j.crashes = 0 AND coalesce(j.concurrency_limit, 1) = h.most AS alike
+                FROM jobs j
+                WHERE j.queue = h.queue AND j.concurrency_key = h.key AND j.priority = h.priority
+                  AND (j.run_at, j.id) > (h.run_at, h.id) AND j.worker_id IS NULL AND j.run_at <= v_now
+                ORDER BY j.run_at, j.id LIMIT greatest(h.room, 0) FOR UPDATE SKIP LOCKED) AS j
+            LIMIT p_chained)
+        SELECT v_taken || array_agg(b.id), v_taken_rows || array_agg(b.tid), v_taken_keys || array_agg(b.number), count(*)
+        INTO v_taken, v_taken_rows, v_taken_keys, v_behind
+        FROM (SELECT b.*, bool_and(b.alike) OVER (PARTITION BY b.number ORDER BY b.run_at, b.id) AS goes_on FROM behind b) AS b
+        WHERE b.goes_on;
+    END IF;
+    v_places := (
+        SELECT json_agg(json_build_array(v_held_queues[m.number], v_held_keys[m.number], m.places))
+        FROM (SELECT t.number, min(t.places) AS places FROM unnest(v_taken_keys, v_taken_places) AS t (number, places)
+              GROUP BY t.number HAVING min(t.places) > 1 AND count(*) > 1) AS m);
 
     IF v_taken IS NOT NULL THEN
         -- A job that went on in a user's transaction may stand among the holders still, until its worker hands the key on.
@@ -204,7 +225,7 @@ BEGIN
 
     -- A parked row implies that its key is full, or that a sibling before it is not parked (A2). Where a chain was taken, most
     -- of what stands in the way will be taken soon as well, and to park it would only be one more write.
-    IF v_behind = 0 OR cardinality(v_taken) * 4 < cardinality(v_ids) THEN
+    IF v_behind * 20 < cardinality(v_ids) THEN
         WITH late AS MATERIALIZED (
             -- Of the keys in hand alone: whoever has another one would pass over a row that is locked here.
             SELECT u.id FROM unnest(v_ids, v_queues, v_keys) AS u (id, queue, key)
