@@ -11,13 +11,16 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from bench import document, own, report, smoke
+from bench.growth import report as growth_report
+from bench.growth.run import Growth
+from bench.growth.run import Plan as GrowthPlan
 from bench.peers import run as peers
 from bench.peers.build import build
 from bench.peers.report import Result as Compared
 from bench.place import DOCUMENT, RESULTS, machine, own_server, stamp, write
 from bench.server import Server
 
-PARTS = ("own", "compare")
+PARTS = ("own", "compare", "growth")
 
 
 class Session:
@@ -44,7 +47,7 @@ class Session:
         """Measure a part, on a server of its own; what stops it is printed, and the parts after it go on."""
         try:
             with own_server() as server:
-                {"own": self._own, "compare": self._compare}[part](server)
+                {"own": self._own, "compare": self._compare, "growth": self._growth}[part](server)
         except Exception:
             self.failed = True
             print(f"the part `{part}` was broken off:\n{traceback.format_exc()}", file=sys.stderr)
@@ -74,21 +77,31 @@ class Session:
         comparison.measure()
         self.failed = self.failed or any(comparison.outcomes[name]["failures"] for name in peers.OWN)
 
+    def _growth(self, server: Server) -> None:
+        given = self.given
+        plan = GrowthPlan(rounds=1, scale=0.05) if given.quick else GrowthPlan(scale=given.scale)
+        plan = replace(plan, rounds=given.rounds or plan.rounds)
+        shapes = [given.shape] if given.shape else []
+        result = Growth(server, plan, lambda result: self.keep("growth", result)).measure(shapes)
+        self.failed = self.failed or bool(result["failures"])
+        print(f"\n{growth_report.render(result)}\n")
+
 
 def arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure piecework.")
     parser.add_argument(
         "what", nargs="?", default="all", choices=["all", *PARTS, "peers", "smoke", "render"],
-        help="own: beside the bare loop; compare: beside the peers; all: each of them, in one run; peers: only "
-        "build their environments; smoke: briefly, with a verdict; render: the document anew, from results/",
+        help="own: beside the bare loop; compare: beside the peers; growth: over processes, backlog and keys; all: "
+        "each of them, in one run; peers: only build their environments; smoke: briefly, with a verdict; render: the "
+        "document anew, from results/",
     )  # fmt: skip
     parser.add_argument("--quick", action="store_true", help="one small round; writes no files")
     parser.add_argument("--rounds", type=int, help="how many rounds")
     parser.add_argument("--only", action="append", choices=own.MEASUREMENTS, help="measure only this; writes no files")
     parser.add_argument("--contestant", action="append", default=[], help="compare only this one; writes no files")
-    parser.add_argument("--shape", help="compare only in this one, as `drain 1` or `steady`; writes no files")
-    parser.add_argument("--scale", type=float, default=1.0, help="times the jobs of a comparison's drains")
+    parser.add_argument("--shape", help="only this: `drain 1`, `steady` … of compare, `keys` … of growth; no files")
+    parser.add_argument("--scale", type=float, default=1.0, help="times the jobs of compare and growth")
     parser.add_argument("--out", type=Path, help="write the figures to this JSON file, and nothing else")
     return parser.parse_args()
 

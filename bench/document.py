@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from bench import goals, report, summary
+from bench.growth import plots as growth_plots
+from bench.growth import report as growth
 from bench.peers import plots
 from bench.peers import report as peers
 from bench.place import DOCUMENT, PLOTS, RESULTS
@@ -35,6 +37,8 @@ def sections(files: goals.Files) -> Mapping[str, str]:
         texts["bench"] = report.render(files.own)
     if files.compared is not None:
         texts["peers"] = peers.render(files.compared)
+    if files.growth is not None:
+        texts["growth"] = growth.render(files.growth)
     return texts
 
 
@@ -50,5 +54,7 @@ def write(document: Path = DOCUMENT, folder: Path = RESULTS, drawings: Path = PL
     files = read(folder)
     if files.compared is not None:
         plots.draw(files.compared, drawings)
+    if files.growth is not None:
+        growth_plots.draw(files.growth, drawings)
     document.write_text(render(document.read_text(), files))
     print(f"written: {document.name}")

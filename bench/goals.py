@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from bench import report
+from bench.growth.run import Result as Growth
 from bench.peers.report import OURS, Column, ratios, values
 from bench.peers.report import Result as Compared
 from bench.report import Result as Own
@@ -54,7 +55,7 @@ class Files(NamedTuple):
     own: Own | None = None
     compared: Compared | None = None
     stress: Mapping[str, Any] | None = None
-    growth: Mapping[str, Any] | None = None
+    growth: Growth | None = None
 
 
 def goals(files: Files) -> Iterator[Goal]:

@@ -115,7 +115,11 @@ class Server:
     def cpu(self) -> float:
         """Seconds of CPU of all processes: the postmaster, those it has waited for, and those that live."""
         own = _fields(self._postmaster)
-        ticks = sum(map(int, own[11:15]))
+        return sum(map(int, own[11:15])) / TICKS + sum(self.processes().values())
+
+    def processes(self) -> dict[int, float]:
+        """Seconds of CPU of each process of the server that lives, but for the postmaster."""
+        found: dict[int, float] = {}
         for entry in os.listdir("/proc"):
             if entry.isdigit():
                 try:
@@ -123,8 +127,20 @@ class Server:
                 except OSError:
                     continue
                 if int(fields[1]) == self._postmaster:
-                    ticks += int(fields[11]) + int(fields[12])
-        return ticks / TICKS
+                    found[int(entry)] = (int(fields[11]) + int(fields[12])) / TICKS
+        return found
+
+    def buffers(self, database: str, word: str) -> int:
+        """Pages that the statements with a word in them have looked at, in memory or not."""
+        looked_at = (
+            "SELECT coalesce(sum(shared_blks_hit + shared_blks_read), 0) FROM pg_stat_statements s "
+            "JOIN pg_database d ON d.oid = s.dbid WHERE datname = %s AND query LIKE %s"
+        )
+        return self._number(looked_at, database, f"%{word}%")
+
+    def flushes(self) -> int:
+        """How often the log was flushed to the disk, as far as the sessions have told: when they end, they do."""
+        return self._number("SELECT coalesce(sum(fsyncs), 0)::bigint FROM pg_stat_io WHERE object = 'wal'")
 
     def _number(self, query: str, *params: object) -> int:
         return int(str(self._value(query, *params)))
