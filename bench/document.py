@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bench import goals, report, summary
+from bench import goals, recovery, report, summary
 from bench.growth import plots as growth_plots
 from bench.growth import report as growth
 from bench.peers import plots
 from bench.peers import report as peers
 from bench.place import DOCUMENT, PLOTS, RESULTS
 
-FILES = {"own": "latest", "compared": "peers", "stress": "stress", "growth": "growth"}
+FILES = {"own": "latest", "compared": "peers", "stress": "stress", "growth": "growth", "recovery": "recovery"}
 
 
 def read(folder: Path) -> goals.Files:
@@ -39,6 +39,8 @@ def sections(files: goals.Files) -> Mapping[str, str]:
         texts["peers"] = peers.render(files.compared)
     if files.growth is not None:
         texts["growth"] = growth.render(files.growth)
+    if files.recovery is not None:
+        texts["recovery"] = recovery.render(files.recovery)
     return texts
 
 

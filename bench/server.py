@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -53,6 +54,25 @@ class Server:
         backend = self._number("SELECT pg_backend_pid()")
         self._postmaster = int(_fields(backend)[1])
         self.version = str(self._value("SHOW server_version"))
+
+    def crash(self) -> float:
+        """Have it lose all sessions and recover from its log; return the clock at which it accepted a write again."""
+        with psycopg.connect(self._lease.dsn, autocommit=True) as victim:
+            os.kill(victim.info.backend_pid, signal.SIGKILL)
+            deadline = time.monotonic() + RESTARTS_WITHIN
+            # The sessions are gone as soon as the postmaster has noticed; until then it would answer as before.
+            while _answers(self._admin):
+                time.sleep(0.01)
+        self._admin.close()
+        while True:
+            try:
+                self._admin = psycopg.connect(self._lease.dsn, autocommit=True)
+                self._admin.execute("SELECT pg_current_xact_id()")
+                return time.monotonic()
+            except psycopg.OperationalError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
 
     def close(self) -> None:
         """Stop the server and delete its data."""
@@ -165,6 +185,14 @@ def _acquire_counting(home: Path) -> EmbeddedServer:
         if time.monotonic() > deadline:
             raise TimeoutError(f"the embedded server was not started anew within {RESTARTS_WITHIN:.0f} s")
         time.sleep(0.5)
+
+
+def _answers(conn: psycopg.Connection) -> bool:
+    try:
+        conn.execute("SELECT")
+    except psycopg.OperationalError:
+        return False
+    return True
 
 
 def _fields(process: int) -> list[str]:

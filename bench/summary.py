@@ -25,7 +25,7 @@ def origin(files: Files) -> str:
     """Whether all figures are of one run, and else of which."""
     names = {
         "own": "beside the bare loop", "compared": "beside the others", "stress": "under stress",
-        "growth": "as work grows",
+        "growth": "as work grows", "recovery": "after a fault",
     }  # fmt: skip
     runs = {what: _run(given) for name, what in names.items() if (given := getattr(files, name)) is not None}
     if len(set(runs.values())) == 1:
