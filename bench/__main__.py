@@ -83,7 +83,10 @@ class Session:
 
         comparison = peers.Comparison(server, plan, given.contestant, given.shape, keep)
         comparison.measure()
-        self.failed = self.failed or any(comparison.outcomes[name]["failures"] for name in peers.OWN)
+        ours = [name for name in peers.OWN if not given.contestant or name in given.contestant]
+        self.failed = self.failed or any(
+            name in comparison.missing or comparison.outcomes[name]["failures"] for name in ours
+        )
 
     def _stress(self, server: Server) -> None:
         """It starts another server of its own if this one is gone."""

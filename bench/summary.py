@@ -74,7 +74,11 @@ def _beside(files: Files) -> Iterator[str]:
             yield f"{what}, it is faster than {', '.join(faster)}."
         if even := [name for name, ratio in found.items() if 1 - PARITY < ratio < 1 + PARITY]:
             yield f"{what}, it is about as fast as {', '.join(even)}."
-        if slower := [f"{name} ({_times(ratio)})" for name, ratio in found.items() if ratio <= 1 - PARITY]:
+        kept = {name: outcome["history"] for name, outcome in files.compared["outcomes"].items()}
+        if slower := [
+            f"{name} ({_times(ratio)}{', which keeps no history' if kept[name] == 'none' else ''})"
+            for name, ratio in found.items() if ratio <= 1 - PARITY
+        ]:  # fmt: skip
             yield f"{what}, **it is slower than {', '.join(slower)}**."
 
 

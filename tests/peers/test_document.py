@@ -22,10 +22,10 @@ NAMES = ("summary", "goals", "peers", "bench", "growth", "recovery")
 MARKERS = "".join(f"<!-- {name}: begin -->\nold\n<!-- {name}: end -->\n" for name in NAMES)
 
 
-def outcome(drain: float, steady: float) -> Outcome:
+def outcome(drain: float, steady: float, history: str = "all of it") -> Outcome:
     figures = {"drain 1": drain, "steady": steady}
     return Outcome(
-        version="1", setting="as it comes", history="none", jobs=100, failures=[],
+        version="1", setting="as it comes", history=history, jobs=100, failures=[],
         figures={shape: [{"jobs_per_s": rate}] for shape, rate in figures.items()},
     )  # fmt: skip
 
@@ -46,6 +46,13 @@ def test_the_summary_names_who_is_slower_and_who_is_faster() -> None:
     assert "Draining, one process, it is about as fast as River." in text
     assert "Draining, one process, **it is slower than Absurd (0.80 ×)**." in text
     assert "In the steady state, **it is slower than River (0.50 ×)**." in text
+
+
+def test_the_summary_says_who_keeps_no_history() -> None:
+    found = compared("a")
+    outcomes = {**found["outcomes"], "Graphile Worker": outcome(2000, 1000, "none")}
+    text = summary.summary(Files(compared={**found, "outcomes": outcomes}), [])
+    assert "**it is slower than Graphile Worker (0.50 ×, which keeps no history)**" in text
 
 
 def test_the_summary_counts_the_goals_that_were_measured() -> None:
