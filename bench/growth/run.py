@@ -160,7 +160,7 @@ class Growth:
 
     @contextlib.contextmanager
     def _waiting(self, waiting: int, name: str) -> Iterator[str]:
-        need, free = waiting * BYTES_OF_JOB + SPARE, shutil.disk_usage(ROOT / ".cache").free
+        need, free = waiting * BYTES_OF_JOB + SPARE, shutil.disk_usage(ROOT).free
         if free < need:
             raise MeasureError(f"{waiting:,} jobs want {need / 1e9:.0f} GB of disk, {free / 1e9:.0f} GB are free")
         with self._ring.database(self._who, name) as dsn:
