@@ -69,7 +69,7 @@ def astray(call: Call, each: Explained) -> set[str]:
     """The ways that it is not meant to go, and the first one if it has not gone that."""
     own = [f"jobs by {index}" for index in call.ways.split()]
     into_large = {way for way in each.paths if way.split()[0] in LARGE_TABLES}
-    whole = {f"{table} by sequence" for table in MAY_NOT_BE_READ_WHOLE}
+    whole = {f"{table} by sequence" for table in MAY_NOT_BE_READ_WHOLE if table != call.first_row_of}
     return (
         (into_large - WAYS - {*own}) | (each.paths & whole) | {f"not {way}" for way in own[:1] if way not in each.paths}
     )
