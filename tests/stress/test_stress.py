@@ -135,9 +135,10 @@ def _doubled(stage: Stage, who: Contestant) -> Iterator[Figures]:
         fill(who.name, dsn, 1, Filling(keys=1))
         with psycopg.connect(dsn, autocommit=True) as conn:
             conn.execute(
-                "INSERT INTO piecework.finished_jobs (id, run_at, created_at, finished_at, claim_no, attempt, failures, "
-                "crashes, priority, status, queue, job_type) SELECT id, run_at, created_at, clock_timestamp(), 1, 1, 0, "
-                "0, 0, 'completed', queue, job_type FROM piecework.jobs"
+                "INSERT INTO piecework.finished_jobs (id, run_at, created_at, finished_at, claim_no, attempt, "
+                "failures, crashes, priority, status, queue, job_type) "
+                "SELECT id, run_at, created_at, clock_timestamp(), 1, 1, 0, 0, 0, 'completed', queue, job_type "
+                "FROM piecework.jobs"
             )
         end(stage.ring, who, dsn, [], "-infinity")
     yield {}
