@@ -6,11 +6,13 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from bench import report
+from bench import recovery, report
+from bench.growth.run import Result as Growth
 from bench.peers.report import OURS, Column, ratios, values
 from bench.peers.report import Result as Compared
 from bench.report import Result as Own
 from bench.report import aligned, spread
+from bench.stress.shapes import SHAPES
 
 DRAINS = (
     ("Procrastinate", 60), ("Chancy", 8), ("PgQueuer", 3), ("pg-boss", 2), ("Graphile Worker", 1.2),
@@ -18,7 +20,7 @@ DRAINS = (
 )  # fmt: skip
 STEADIES = (("Graphile Worker, queue 2000", 1.5), ("Graphile Worker", 1.5), ("pg-boss", 2), ("PgQueuer", 2))
 GRAPHILE = "Graphile Worker"
-RELIABILITY = "held by tests: [reliability](reliability.md)"
+RELIABILITY = "[reliability](reliability.md)"
 
 
 class Goal(NamedTuple):
@@ -54,7 +56,8 @@ class Files(NamedTuple):
     own: Own | None = None
     compared: Compared | None = None
     stress: Mapping[str, Any] | None = None
-    growth: Mapping[str, Any] | None = None
+    growth: Growth | None = None
+    recovery: recovery.Result | None = None
 
 
 def goals(files: Files) -> Iterator[Goal]:
@@ -77,8 +80,13 @@ def goals(files: Files) -> Iterator[Goal]:
     whole = _ours(files, "whole life", "wal_bytes")
     yield Goal("WAL of its whole life, bytes per job", False, 1_250, whole, ",.0f")
     yield from _under_stress(files)
-    yield Goal("a worker killed with SIGKILL: its jobs run again within, s", False, 30, (), elsewhere=RELIABILITY)
-    yield Goal("PostgreSQL restarted or failed over: work resumes within, s", False, 5, (), elsewhere=RELIABILITY)
+    for name, what, bound in (
+        (recovery.KILLED, f"a worker killed with SIGKILL: its jobs have run again, s ({RELIABILITY})", 30),
+        (recovery.CRASHED, f"PostgreSQL crashed: work resumes after it accepts writes, s ({RELIABILITY})", 5),
+    ):
+        found = recovery.seconds(files.recovery, name) if files.recovery else ()
+        yield Goal(what, False, bound, found, ".1f")
+    yield Goal("PostgreSQL failed over: the same, s", False, 5, (), elsewhere=f"elsewhere: {RELIABILITY}")
 
 
 def _beside_the_bare_loop(files: Files) -> Iterator[Goal]:
@@ -103,7 +111,16 @@ def _spawning(files: Files) -> Iterator[Goal]:
 
 
 def _under_stress(files: Files) -> Iterator[Goal]:
-    yield from ()
+    """Those of the stress shapes, as these state them."""
+    there = files.stress["shapes"] if files.stress else {}
+    for shape in SHAPES:
+        found = there.get(shape.name, {})
+        title = found.get("title") or shape.title.format(*(f"{count:,}" for count in shape.counts))
+        rounds = found.get("outcomes", {}).get(OURS, {}).get("figures", ())
+        for goal in shape.goals:
+            values = [value for figures in rounds if (value := figures.get(goal.key)) is not None]
+            yield Goal(f"{title}: {goal.what or 'times the plain run'}", goal.at_least, goal.bound, values)
+    yield Goal("the same: dashboard pages, ms", False, 200, (), elsewhere="there is no dashboard yet")
 
 
 def _ratios(files: Files, shape: str, key: str, name: str) -> list[float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -53,6 +54,25 @@ class Server:
         backend = self._number("SELECT pg_backend_pid()")
         self._postmaster = int(_fields(backend)[1])
         self.version = str(self._value("SHOW server_version"))
+
+    def crash(self) -> float:
+        """Have it lose all sessions and recover from its log; return the clock at which it accepted a write again."""
+        with psycopg.connect(self._lease.dsn, autocommit=True) as victim:
+            os.kill(victim.info.backend_pid, signal.SIGKILL)
+            deadline = time.monotonic() + RESTARTS_WITHIN
+            # The sessions are gone as soon as the postmaster has noticed; until then it would answer as before.
+            while _answers(self._admin):
+                time.sleep(0.01)
+        self._admin.close()
+        while True:
+            try:
+                self._admin = psycopg.connect(self._lease.dsn, autocommit=True)
+                self._admin.execute("SELECT pg_current_xact_id()")
+                return time.monotonic()
+            except psycopg.OperationalError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
 
     def close(self) -> None:
         """Stop the server and delete its data."""
@@ -115,7 +135,11 @@ class Server:
     def cpu(self) -> float:
         """Seconds of CPU of all processes: the postmaster, those it has waited for, and those that live."""
         own = _fields(self._postmaster)
-        ticks = sum(map(int, own[11:15]))
+        return sum(map(int, own[11:15])) / TICKS + sum(self.processes().values())
+
+    def processes(self) -> dict[int, float]:
+        """Seconds of CPU of each process of the server that lives, but for the postmaster."""
+        found: dict[int, float] = {}
         for entry in os.listdir("/proc"):
             if entry.isdigit():
                 try:
@@ -123,8 +147,20 @@ class Server:
                 except OSError:
                     continue
                 if int(fields[1]) == self._postmaster:
-                    ticks += int(fields[11]) + int(fields[12])
-        return ticks / TICKS
+                    found[int(entry)] = (int(fields[11]) + int(fields[12])) / TICKS
+        return found
+
+    def buffers(self, database: str, word: str) -> int:
+        """Pages that the statements with a word in them have looked at, in memory or not."""
+        looked_at = (
+            "SELECT coalesce(sum(shared_blks_hit + shared_blks_read), 0) FROM pg_stat_statements s "
+            "JOIN pg_database d ON d.oid = s.dbid WHERE datname = %s AND query LIKE %s"
+        )
+        return self._number(looked_at, database, f"%{word}%")
+
+    def flushes(self) -> int:
+        """How often the log was flushed to the disk, as far as the sessions have told: when they end, they do."""
+        return self._number("SELECT coalesce(sum(fsyncs), 0)::bigint FROM pg_stat_io WHERE object = 'wal'")
 
     def _number(self, query: str, *params: object) -> int:
         return int(str(self._value(query, *params)))
@@ -149,6 +185,14 @@ def _acquire_counting(home: Path) -> EmbeddedServer:
         if time.monotonic() > deadline:
             raise TimeoutError(f"the embedded server was not started anew within {RESTARTS_WITHIN:.0f} s")
         time.sleep(0.5)
+
+
+def _answers(conn: psycopg.Connection) -> bool:
+    try:
+        conn.execute("SELECT")
+    except psycopg.OperationalError:
+        return False
+    return True
 
 
 def _fields(process: int) -> list[str]:

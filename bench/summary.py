@@ -6,6 +6,9 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 
 from bench.goals import Files, Goal
+from bench.growth.report import ratios as growth_ratios
+from bench.growth.report import sizes
+from bench.growth.report import values as growth_values
 from bench.peers.report import BARE, OURS, Column, Result, ratios, values
 
 PARITY = 0.05
@@ -14,7 +17,7 @@ PARITY = 0.05
 
 def summary(files: Files, goals: Sequence[Goal]) -> str:
     """The head of the document."""
-    parts = [*_rates(files), *_beside(files), _reached(goals)]
+    parts = [*_rates(files), *_beside(files), *_growth(files), _reached(goals)]
     return "\n".join(f"- {part}" for part in parts)
 
 
@@ -22,7 +25,7 @@ def origin(files: Files) -> str:
     """Whether all figures are of one run, and else of which."""
     names = {
         "own": "beside the bare loop", "compared": "beside the others", "stress": "under stress",
-        "growth": "as work grows",
+        "growth": "as work grows", "recovery": "after a fault",
     }  # fmt: skip
     runs = {what: _run(given) for name, what in names.items() if (given := getattr(files, name)) is not None}
     if len(set(runs.values())) == 1:
@@ -71,8 +74,32 @@ def _beside(files: Files) -> Iterator[str]:
             yield f"{what}, it is faster than {', '.join(faster)}."
         if even := [name for name, ratio in found.items() if 1 - PARITY < ratio < 1 + PARITY]:
             yield f"{what}, it is about as fast as {', '.join(even)}."
-        if slower := [f"{name} ({_times(ratio)})" for name, ratio in found.items() if ratio <= 1 - PARITY]:
+        kept = {name: outcome["history"] for name, outcome in files.compared["outcomes"].items()}
+        if slower := [
+            f"{name} ({_times(ratio)}{', which keeps no history' if kept[name] == 'none' else ''})"
+            for name, ratio in found.items() if ratio <= 1 - PARITY
+        ]:  # fmt: skip
             yield f"{what}, **it is slower than {', '.join(slower)}**."
+
+
+def _growth(files: Files) -> Iterator[str]:
+    if (growth := files.growth) is None:
+        return
+    if len(processes := sizes(growth, "processes")) > 1:
+        ratios = growth_ratios(growth, "processes", processes[-1], processes[0], "jobs_per_s")
+        rates = growth_values(growth, "processes", processes[-1], "jobs_per_s")
+        if ratios and rates:
+            yield (
+                f"{processes[-1]} worker processes on the same cores end {statistics.median(rates):,.0f} jobs a "
+                f"second, {statistics.median(ratios):.2f} times as many as one."
+            )
+    if len(backlogs := sizes(growth, "backlog")) > 1:
+        costs = growth_ratios(growth, "backlog", backlogs[-1], backlogs[0], "server_cpu_us")
+        if costs:
+            yield (
+                f"With {backlogs[-1]:,} more jobs waiting a job costs the server {statistics.median(costs):.2f} times "
+                "the CPU that it costs without."
+            )
 
 
 def _medians(result: Result, shape: str) -> Iterator[tuple[str, float]]:

@@ -50,6 +50,11 @@ def _draw(result: Result, name: str, path: Path) -> Path:
         axes.set_title(title, fontsize=9)
     figure.suptitle(TITLES[name], fontsize=10)
     figure.tight_layout()
+    return save(figure, path)
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Write a plot."""
     figure.savefig(path, metadata={"Date": None})
     # The file has blanks at the ends of its lines, which are of no use in a repository.
     path.write_text("\n".join(line.rstrip() for line in path.read_text().splitlines()) + "\n")

@@ -57,6 +57,12 @@ class Tallies:
         """What the workers that ran something have counted."""
         return [each for each in map(self._slot, range(SLOTS)) if each.count]
 
+    def waits(self, known: int) -> tuple[int, list[float]]:
+        """How many waits the first worker has noted, and those after the first `known` that are still held."""
+        noted = self._words[4]
+        fresh = range(max(known, noted - SAMPLES), noted)
+        return noted, [self._words[HEADER + number % SAMPLES] / 1e9 for number in fresh]
+
     def _slot(self, number: int) -> Slot:
         start = number * (HEADER + SAMPLES)
         count, first, last, cpu, waits = self._words[start : start + 5]

@@ -1,4 +1,4 @@
-"""Jobs of one concurrency key that a worker claimed at once: they run one after the other, whatever happens meanwhile."""
+"""Jobs of one concurrency key that a worker claimed at once: they run one after the other, whatever happens."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -64,10 +64,23 @@ class Server:
     @contextmanager
     def database(self, *, migrated: bool) -> Iterator[str]:
         """Create a database, yield its DSN, drop it whoever is still connected."""
-        name = f"test_{uuid.uuid4().hex}"
         if migrated:
-            self._make_template()
-        self._create(name, TEMPLATE if migrated else "template0")
+            self._make(TEMPLATE, "template0", _migrate)
+        with self._copy(TEMPLATE if migrated else "template0") as dsn:
+            yield dsn
+
+    @contextmanager
+    def filled(self, template: str, fill: Callable[[str], None]) -> Iterator[str]:
+        """Like `database`, with what `fill` puts into a migrated one once per session; `template` is its name."""
+        self._make(TEMPLATE, "template0", _migrate)
+        self._make(template, TEMPLATE, fill)
+        with self._copy(template) as dsn:
+            yield dsn
+
+    @contextmanager
+    def _copy(self, template: str) -> Iterator[str]:
+        name = f"test_{uuid.uuid4().hex}"
+        self._create(name, template)
         try:
             yield self.dsn(name)
         finally:
@@ -78,32 +91,35 @@ class Server:
             SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy").format(Identifier(name), Identifier(template))
         )
 
-    def _make_template(self) -> None:
-        """Migrate one database, once per server, whichever process of the session comes first."""
-        if self._has_template():
+    def _make(self, name: str, source: str, fill: Callable[[str], None]) -> None:
+        """Make a database to be copied, once per server, whichever process of the session comes first."""
+        if self._has(name):
             return
-        self.admin.execute("SELECT pg_advisory_lock(1)")
+        self.admin.execute("SELECT pg_advisory_lock(hashtext(%s))", [name])
         try:
-            if not self._has_template():
+            if not self._has(name):
                 unfinished = f"unfinished_{uuid.uuid4().hex}"
-                self._create(unfinished, "template0")
-                with ThreadPoolExecutor(1) as thread:  # a loop of its own, whatever the test's loop does
-                    thread.submit(asyncio.run, _migrate(self.dsn(unfinished))).result()
+                self._create(unfinished, source)
+                fill(self.dsn(unfinished))
                 self.admin.execute(
-                    SQL("ALTER DATABASE {} RENAME TO {}").format(Identifier(unfinished), Identifier(TEMPLATE))
+                    SQL("ALTER DATABASE {} RENAME TO {}").format(Identifier(unfinished), Identifier(name))
                 )
         finally:
-            self.admin.execute("SELECT pg_advisory_unlock(1)")
+            self.admin.execute("SELECT pg_advisory_unlock(hashtext(%s))", [name])
 
-    def _has_template(self) -> bool:
-        found = self.admin.execute("SELECT FROM pg_database WHERE datname = %s", [TEMPLATE])
+    def _has(self, database: str) -> bool:
+        found = self.admin.execute("SELECT FROM pg_database WHERE datname = %s", [database])
         return found.fetchone() is not None
 
 
-async def _migrate(dsn: str) -> None:
-    store = Store(dsn)
-    await store.open(migrate=True)
-    await store.close()
+def _migrate(dsn: str) -> None:
+    async def migrate() -> None:
+        store = Store(dsn)
+        await store.open(migrate=True)
+        await store.close()
+
+    with ThreadPoolExecutor(1) as thread:  # a loop of its own, whatever the test's loop does
+        thread.submit(asyncio.run, migrate()).result()
 
 
 def start(base: Path, major: int) -> Server:

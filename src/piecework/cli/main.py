@@ -27,6 +27,7 @@ _COMMANDS = {
     "limits": "piecework.cli.limits",
     "doctor": "piecework.cli.doctor",
     "bench": "piecework.cli.bench.command",
+    "chaos": "piecework.cli.chaos.command",
 }
 
 FAILED, USAGE, DATABASE, INTERRUPTED = 1, 2, 3, 130

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from piecework.engine.held import Chain, Held
 from piecework.store.claiming import Chains as Asked
+from piecework.store.claiming import Places
 
 _SHORT_RUN = 0.01
 _WHOLE = 0.02
@@ -61,12 +62,12 @@ class Chains:
         mean = self._means.get(job_type)
         self._means[job_type] = seconds if mean is None else mean + _EWMA * (seconds - mean)
 
-    def form(self, claims: Sequence[Held], places: Mapping[tuple[str, str], int]) -> Iterator[Held]:
+    def form(self, claims: Sequence[Held], places: Places) -> Iterator[Held]:
         """Yield those of one claim that may begin, and have the others wait for them.
 
         Args:
             claims: in their order.
-            places: how many of a key, (queue, concurrency key), may run at once, where it is not one.
+            places: how many of a key may run at once.
         """
         first: dict[tuple[str, str], list[Held]] = {}
         for held in claims:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from math import ceil
+from collections.abc import Callable
 
 from piecework.base.errors import DatabaseError
 from piecework.engine.agenda import Agenda
@@ -14,9 +12,10 @@ from piecework.engine.executor import Executor
 from piecework.engine.facts import listed
 from piecework.engine.held import Held
 from piecework.engine.idleness import Idleness
+from piecework.engine.keyed_claims import Brought, KeyedClaims
 from piecework.engine.planner import Planner
+from piecework.model.cursors import SLOW, Cursors, pause_after
 from piecework.model.horizon import Claims
-from piecework.model.job import ClaimedJob
 from piecework.model.lanes import Call, Lane
 from piecework.model.settings import WorkerSettings
 from piecework.store import claiming
@@ -29,7 +28,6 @@ _MOST = 500
 _GATHER = 0.005
 _STALE = 2.0
 _AUDIT_EVERY = 30.0
-_MOST_BEYOND = 10_000
 
 
 class Claimer:
@@ -53,11 +51,11 @@ class Claimer:
         self._executor = executor
         self._gone = gone
         self._agenda = Agenda()
+        self._cursors = Cursors()
         self._planner = Planner(registry, executor.capacity)
         self._idleness = Idleness(settings.look_every.total_seconds())
         self._generation = -1
-        self._beyond = 0
-        self._per_key = 1.0
+        self._keyed = KeyedClaims(link, registry, executor)
         self._stopping = False
         self._last_claim = float("-inf")
         self._next_audit = 0.0
@@ -81,7 +79,8 @@ class Claimer:
     def hint_to_another(self, lane: Lane) -> None:
         """A job of this lane was due a moment ago, and another worker was named: is it still?"""
         if self._idleness.declared and lane.queue in self._settings.queues and self._registry.get(lane.job_type):
-            self.look_now()
+            self._agenda.look_soon()
+            self._wake.set()
 
     def expect(self, lane: Lane, delay: float) -> None:
         """A job of this lane will be due in so many seconds."""
@@ -176,10 +175,16 @@ class Claimer:
     async def _look(self) -> None:
         self._agenda.look_begins()
         held = len(self._executor.held)
-        look = await claiming.look(self._link, self.worker_id, self._settings.queues, self._registry.job_types)
+        # While something is held there is an audit now and then, and what was owned may take long to walk over.
+        queues, job_types = self._settings.queues, self._registry.job_types
+        look = await claiming.look(self._link, self.worker_id, queues, job_types, not held)
         hinted = self._agenda.due
         self._idleness.looked(look.xmin)
-        self._agenda.looked(look.lanes, self._now(), self._idleness.longest, calm=self._idleness.calm)
+        pause = pause_after(look.walk) if look.walk.passed > SLOW else 0.0
+        now, longest = self._now(), self._idleness.longest
+        self._agenda.looked(look.lanes, now, longest, calm=self._idleness.calm, pause=pause)
+        self._cursors.forget_unused(now)
+        self.costs.slow_lanes = self._cursors.slow_lanes
         self._agenda.due |= hinted
         if look.owned > max(held, len(self._executor.held)):
             self._next_audit = 0.0
@@ -192,52 +197,45 @@ class Claimer:
 
     async def _claim(self) -> None:
         most = min(self._executor.capacity.room, _MOST)
-        planned = self._planner.plan(self._agenda.due, most)
+        planned = self._planner.plan(self._agenda.due, most, self._cursors.apart)
         if not planned:
             await self._sleep(self._agenda.next_event())
             return
         worker_id, left = self.worker_id, most
-        beyond, self._beyond = self._beyond, 0
+        self._keyed.begin()
         for call in planned:
             if left > 0 and worker_id == self.worker_id:
-                left -= await self._call(worker_id, call, left, beyond)
+                left -= await self._call(worker_id, call, left)
         if left <= 0:
             await self._stay_busy(worker_id)
 
-    async def _call(self, worker_id: str, call: Call, most: int, beyond: int) -> int:
+    async def _call(self, worker_id: str, call: Call, most: int) -> int:
         """Claim from lanes of one kind; return how many jobs were taken, or how many batches."""
         poll, most = self._executor.tracing.poll, most * call.batch
         asked = [(lane, min(count, max(_MOST // call.batch, 1)) * call.batch) for lane, count in call.asked]
-        began = self._now()
         if asked[0][0].keyed:
-            chains = self._executor.chains.asked(self._names(asked) if call.batch == 1 else {})
-            if chains is None:
-                self._agenda.postpone([lane for lane, _ in asked], began)
-                return 0
-            most = min(most, ceil(_MOST / self._per_key)) if chains.room else most
-            claim = claiming.claim_keyed(self._link, worker_id, asked, most, chains, beyond)
-            found = await poll(worker_id, most, claim)
-            self.costs.add(self._now() - began, len(found.jobs))
-            self._beyond = max(self._beyond, min(2 * found.passed, _MOST_BEYOND))
-            got = Counter(Lane(job.queue, job.job_type, job.priority, keyed=True) for job in found.jobs)
-            spent = [lane for lane, count in asked if got[lane] < count]
-            taken = self._take(worker_id, spent, found.jobs, more=found.again, places=found.places,
-                               pause=4 * (self._now() - began) if chains.room else 0.0)
-            self._per_key = len(found.jobs) / max(taken, 1) if found.jobs else self._per_key
-            return taken
-        jobs, counts, _ = await poll(worker_id, most, claiming.claim(self._link, worker_id, asked, most))
-        self.costs.add(self._now() - began, len(jobs))
-        spent = [lane for (lane, count), got in zip(asked, counts, strict=True) if got < count]
-        return self._take(worker_id, spent, jobs, more=len(jobs) == most)
+            claimed = await self._keyed.claim(worker_id, asked, most, batched=call.batch > 1)
+            if claimed.took > 0:
+                self.costs.add(claimed.took, len(claimed.brought.jobs))
+            taken = self._take(worker_id, claimed.brought)
+            return most if taken >= claimed.most else taken
+        began = self._now()
+        lanes = [lane for lane, _ in asked]
+        after = self._cursors.after(lanes, began)
+        claim = claiming.claim(self._link, worker_id, asked, most, after)
+        jobs, counts, walk = await poll(worker_id, most, claim)
+        now = self._now()
+        self.costs.add(now - began, len(jobs))
+        spent = [lane for (lane, count), got in zip(asked, counts, strict=True) if got < min(count, most)]
+        self._cursors.claimed(lanes, after, walk, jobs, now, short=bool(spent))
+        taken = self._take(worker_id, Brought(jobs, spent, len(jobs) == most))
+        for lane, at in self._cursors.unfinished(spent, after):
+            self._agenda.expect(lane, at)
+        return taken
 
-    def _take(self, worker_id: str, spent: Sequence[Lane], jobs: Sequence[ClaimedJob], *, more: bool,
-              places: Mapping[tuple[str, str], int] | None = None, pause: float = 0.0) -> int:
-        """Hand claimed jobs over, and return how much capacity they take.
-
-        Args:
-            spent: the lanes that gave less than was asked of them.
-            more: they may have others besides.
-        """
+    def _take(self, worker_id: str, brought: Brought) -> int:
+        """Hand claimed jobs over, and return how much capacity they take."""
+        jobs, spent, more, places, pause = brought
         now = self._last_claim = self._now()
         if worker_id != self.worker_id:
             log.warning(
@@ -252,10 +250,6 @@ class Claimer:
         before = self._executor.capacity.held
         self._executor.take(jobs, worker_id, places)
         return self._executor.capacity.held - before
-
-    def _names(self, asked: Sequence[tuple[Lane, int]]) -> dict[str, str]:
-        jobs = {lane.job_type: self._registry.get(lane.job_type) for lane, _ in asked}
-        return {name: job.job_type for name, job in jobs.items() if job is not None}
 
     async def _stay_busy(self, worker_id: str) -> None:
         self._idleness.claimed_all(self._last_claim)

@@ -32,8 +32,8 @@ class Held:
     """A claim, from its landing until its settle landed."""
 
     __slots__ = (
-        "batch", "chain", "current", "deadline", "ended", "in_thread", "job", "registered", "running", "started", "stepped",
-        "stop", "task", "trace", "waits", "worker_id",
+        "batch", "chain", "current", "deadline", "ended", "in_thread", "job", "registered", "running", "started",
+        "stepped", "stop", "task", "trace", "waits", "worker_id",
     )  # fmt: skip
 
     def __init__(self, job: ClaimedJob, registered: RegisteredJob, worker_id: str) -> None:

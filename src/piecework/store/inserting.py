@@ -8,6 +8,7 @@ from typing import Protocol, TypeVar
 from uuid import UUID
 
 import msgspec
+import psycopg
 
 from piecework.base.errors import DatabaseUnreachable, JobAlreadyExists
 from piecework.base.ids import JobId
@@ -92,7 +93,7 @@ class Inserter:
         try:
             # The first sending may land even now: as with ids that callers choose, the history is looked into as well.
             held = await self._insert([msgspec.structs.replace(job, chosen=True) for job in jobs])
-            if all(holder != UUID(jobs[position].id) for position, holder in held.items()):
+            if all(holder != jobs[position].id for position, holder in held.items()):
                 return held
         except JobAlreadyExists:
             if (landed := await self._landed(jobs)) is None:
@@ -104,15 +105,18 @@ class Inserter:
         payload = spawning.payload(jobs)
 
         async def insert(conn: AsyncConnection) -> dict[int, UUID]:
-            with spawning.refusals():
+            try:
                 row = await (await conn.execute(self._statements.sql("spawn"), [payload])).fetchone()
+            except psycopg.Error:
+                with spawning.refusals():
+                    raise
             return spawning.holders(None if row is None else row[0])
 
         return await self._once(insert)
 
     async def _landed(self, jobs: Sequence[NewJob]) -> dict[int, UUID] | None:
         """Return what an earlier sending of the same jobs answered, or None if it did not land."""
-        found = await self._load([UUID(job.id) for job in jobs])
+        found = await self._load([job.id for job in jobs])
         # A caller's id may have been another job's before the first sending, so the job itself is compared.
         there = [
             there is not None
@@ -124,7 +128,7 @@ class Inserter:
             return None
         # What had its key from an earlier one of the same call is answered as it was; the others are asked for again,
         # since whoever held their keys may have ended.
-        first = {(job.job_type, job.key): UUID(job.id) for job, is_there in zip(jobs, there, strict=True) if is_there}
+        first = {(job.job_type, job.key): job.id for job, is_there in zip(jobs, there, strict=True) if is_there}
         answers = {n: first[key] for n in missing if (key := (jobs[n].job_type, jobs[n].key)) in first}
         asked = [position for position in missing if position not in answers]
         held = await self.spawn([jobs[position] for position in asked]) if asked else {}

@@ -229,8 +229,11 @@ class Store:
         assert connections is not None, "the store is not open"
         try:
             async with connections.take() as conn:
-                with translated(self.dsn):
+                try:
                     return await call(conn)
+                except psycopg.Error:
+                    with translated(self.dsn):
+                        raise
         except NoneFree:
             raise
         except DatabaseUnreachable:

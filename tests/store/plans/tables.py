@@ -48,25 +48,25 @@ class Tables:
         """Due, future, unknown and running jobs, and a history, `rows` of each or more."""
         jobs = "INSERT INTO jobs (id, run_at, queue, job_type, priority, config, worker_id, claim_no) SELECT id, "
         rest = ", '{}', NULL, 0 FROM (SELECT gen_random_uuid() AS id FROM generate_series(1, %s)) AS n RETURNING id"
-        self.waiting = self._ids(jobs + "clock_timestamp() - interval '1 h', 'default', 'work', 0" + rest, rows)
-        self._ids(jobs + "clock_timestamp() - interval '1 h', 'default', 'unknown', -5" + rest, rows)
-        self._ids(jobs + "clock_timestamp() + interval '1 h', 'default', 'work', 0" + rest, 2 * rows)
+        self.waiting = self.ids(jobs + "clock_timestamp() - interval '1 h', 'default', 'work', 0" + rest, rows)
+        self.ids(jobs + "clock_timestamp() - interval '1 h', 'default', 'unknown', -5" + rest, rows)
+        self.ids(jobs + "clock_timestamp() + interval '1 h', 'default', 'work', 0" + rest, 2 * rows)
         running = (
             "INSERT INTO jobs (id, job_type, config, worker_id, claim_no, claimed_at) "
             "SELECT gen_random_uuid(), 'work', '{}', %s, 3, clock_timestamp() FROM generate_series(1, %s) RETURNING id"
         )
-        self.mine = self._ids(running, WORKERS["mine"], rows // 4)
-        self._ids(running, WORKERS["other"], rows // 2)
-        self._ids(running, WORKERS["dead"], ASKED)
+        self.mine = self.ids(running, WORKERS["mine"], rows // 4)
+        self.ids(running, WORKERS["other"], rows // 2)
+        self.ids(running, WORKERS["dead"], ASKED)
         if self.with_keys:
             self._fill_keys(rows)
-        self.ended = self._ids(
+        self.ended = self.ids(
             "INSERT INTO finished_jobs (id, run_at, created_at, finished_at, worker_id, claim_no, attempt, failures, "
             "crashes, priority, status, queue, job_type, config) SELECT gen_random_uuid(), t, t, t, %s, 3, 1, 0, 0, 0, "
             "'completed', 'default', 'work', '{}' FROM generate_series(1, %s), clock_timestamp() AS t RETURNING id",
             WORKERS["mine"], rows,
         )  # fmt: skip
-        self._ids(
+        self.ids(
             "INSERT INTO attempts (job_id, claim_no, worker_id, attempt, move, ended_at) SELECT gen_random_uuid(), 3, "
             "%s, 1, 'release', clock_timestamp() FROM generate_series(1, %s) RETURNING job_id",
             WORKERS["mine"], rows,
@@ -79,11 +79,11 @@ class Tables:
             "SELECT gen_random_uuid(), clock_timestamp() - interval '1 h', 'work', '{}', "
         )
         many = " FROM generate_series(1, %s) AS n RETURNING id"
-        self._ids(jobs + "gen_random_uuid(), false, NULL, 0" + many, rows)
-        self._ids(jobs + "'hot', true, NULL, 0" + many, rows)
-        self._ids(jobs + "'hot', false, %s, 3" + many, WORKERS["keyed"], 1)
-        self.keyed = self._ids(jobs + "gen_random_uuid(), false, %s, 3" + many, WORKERS["keyed"], rows // 4)
-        self._ids(jobs + "gen_random_uuid(), false, %s, 3" + many, WORKERS["dead with keys"], ASKED)
+        self.ids(jobs + "gen_random_uuid(), false, NULL, 0" + many, rows)
+        self.ids(jobs + "'hot', true, NULL, 0" + many, rows)
+        self.ids(jobs + "'hot', false, %s, 3" + many, WORKERS["keyed"], 1)
+        self.keyed = self.ids(jobs + "gen_random_uuid(), false, %s, 3" + many, WORKERS["keyed"], rows // 4)
+        self.ids(jobs + "gen_random_uuid(), false, %s, 3" + many, WORKERS["dead with keys"], ASKED)
         self.sql.execute(
             "INSERT INTO concurrency_keys (queue, concurrency_key, running) SELECT queue, concurrency_key, "
             "array_agg(id) FROM jobs WHERE concurrency_key IS NOT NULL AND worker_id IS NOT NULL GROUP BY 1, 2 "
@@ -95,7 +95,12 @@ class Tables:
             [self.keyed],
         )
 
-    def _ids(self, statement: str, *params: object) -> list[UUID]:
+    def newest(self, which: str) -> list[object]:
+        """The newest job of which this holds."""
+        [job] = self.ids(f"SELECT id FROM jobs WHERE {which} ORDER BY id DESC LIMIT 1")
+        return [job]
+
+    def ids(self, statement: str, *params: object) -> list[UUID]:
         return [id for (id,) in self.sql.execute(statement, params).fetchall()]
 
 

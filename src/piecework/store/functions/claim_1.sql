@@ -4,7 +4,7 @@
 --          $7 after_run_at bigint (us) and $8 after_id uuid: only what comes after these in the order (run_at, id) of the first
 --          lane, which then is the only one; null: from the start. A time that lies ahead of the clock is from the start, too
 -- raises:  no_data_found when the worker is not registered, or was given up for dead
--- returns: text: JSON array of: how many index entries were passed over, and an array of
+-- returns: text: JSON array of: how many index entries were passed over, how long it took (us), and an array of
 --          [id, claim_no, lane, run_at us, attempt, failures, crashes, config], lane being its place in the arrays, from 1;
 --          where a job has any of it besides: trace_context, created_at us, saved state, state inherited by its key.
 --          null when none is due and none was passed over
@@ -21,9 +21,11 @@ SET enable_mergejoin = off
 SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
+    v_began timestamptz := clock_timestamp();
     v_now timestamptz;
     v_after timestamptz := timestamptz 'epoch' + p_after_run_at * interval '1 microsecond';
-    v_stateful boolean;
+    -- By the size of the file: to find no row, one would walk over all that are gone and that an open transaction keeps.
+    v_stateful boolean := pg_relation_size('execution_states') > 0;
     -- The session's own counters: they are not reset before the transaction has ended.
     v_read bigint := pg_stat_get_xact_tuples_returned('jobs_lane'::regclass);
     v_lanes jsonb;
@@ -32,8 +34,7 @@ DECLARE
     v_count bigint;
 BEGIN
     -- A rescue takes this row FOR UPDATE: so no claim slips in behind it and is owned by a worker that is struck off.
-    SELECT coalesce((SELECT c.now FROM clock c WHERE c.one), clock_timestamp()), EXISTS (SELECT FROM execution_states)
-    INTO v_now, v_stateful
+    SELECT coalesce((SELECT c.now FROM clock c WHERE c.one), clock_timestamp()) INTO v_now
     FROM workers w WHERE w.id = p_worker AND w.given_up_at IS NULL FOR KEY SHARE;
     IF NOT FOUND THEN
         RAISE no_data_found USING MESSAGE = 'worker ' || p_worker || ' was given up for dead';
@@ -81,6 +82,8 @@ BEGIN
              END, ']'), ','), count(*)
     INTO v_claimed, v_count FROM claimed c;
     v_read := pg_stat_get_xact_tuples_returned('jobs_lane'::regclass) - v_read - v_count;
-    RETURN CASE WHEN v_claimed IS NOT NULL OR v_read > 0 THEN concat('[', greatest(v_read, 0), ',[', v_claimed, ']]') END;
+    RETURN CASE WHEN v_claimed IS NOT NULL OR v_read > 0 THEN concat(
+        '[', greatest(v_read, 0), ',', (date_part('epoch', clock_timestamp() - v_began) * 1000000)::bigint,
+        ',[', v_claimed, ']]') END;
 END
 $$;

@@ -14,14 +14,15 @@ SET enable_mergejoin = off
 SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
-    v_keyed boolean := p_jobs LIKE '%"key"%';
+    v_jobs jsonb := p_jobs::jsonb;
+    v_keyed boolean := v_jobs @? '$.key';
+    v_chosen boolean := v_jobs @? '$.chosen';
     v_holders text;
-    v_chosen uuid[];
+    v_chosen_ids uuid[];
     v_ended uuid;
 BEGIN
-    -- What a job rarely has takes a statement of its own, so that the others do not pay for it. That the words may stand in
-    -- a config does no harm.
-    IF v_keyed OR p_jobs LIKE '%"concurrency_key"%' OR p_jobs LIKE '%"trace_context"%' THEN
+    -- What a job rarely has takes a statement of its own, so that the others do not pay for it.
+    IF v_keyed OR v_chosen OR v_jobs @? '$.concurrency_key' OR v_jobs @? '$.trace_context' THEN
         IF v_keyed THEN
             v_holders := spawn_keyed_1(p_jobs);
         END IF;
@@ -31,10 +32,11 @@ BEGIN
                     ELSE coalesce((SELECT c.now FROM clock c WHERE c.one), clock_timestamp())
                          + coalesce(j.delay, 0) * interval '1 microsecond' END,
                j.tags, j.concurrency_key, j.concurrency_limit, j.trace_context
-        FROM jsonb_to_recordset(p_jobs::jsonb) AS j (
+        FROM jsonb_to_recordset(v_jobs) AS j (
             id uuid, job_type text, config jsonb, queue text, priority smallint, run_at bigint, delay bigint, tags text[],
             key text, concurrency_key text, concurrency_limit smallint, trace_context jsonb)
         WHERE j.key IS NULL
+        -- Two callers with the same ids wait for each other's rows, so all take them in one order (invariant D).
         ORDER BY j.id;
     ELSE
         INSERT INTO jobs (id, job_type, config, queue, priority, run_at, tags)
@@ -43,23 +45,21 @@ BEGIN
                     ELSE coalesce((SELECT c.now FROM clock c WHERE c.one), clock_timestamp())
                          + coalesce(j.delay, 0) * interval '1 microsecond' END,
                j.tags
-        FROM jsonb_to_recordset(p_jobs::jsonb) AS j (
-            id uuid, job_type text, config jsonb, queue text, priority smallint, run_at bigint, delay bigint, tags text[])
-        -- Two callers with the same ids wait for each other's rows, so all take them in one order (invariant D).
-        ORDER BY j.id;
+        FROM jsonb_to_recordset(v_jobs) AS j (
+            id uuid, job_type text, config jsonb, queue text, priority smallint, run_at bigint, delay bigint, tags text[]);
     END IF;
 
     -- A caller's id may be that of a job that has ended. Looked up after the insert, in a statement of its own: a settle
     -- that the insert waited for is seen (design review, section 7).
-    IF p_jobs LIKE '%"chosen"%' THEN
-        SELECT array_agg(c.id) INTO v_chosen
-        FROM jsonb_to_recordset(p_jobs::jsonb) AS c (id uuid, chosen boolean) WHERE c.chosen;
-        IF v_chosen IS NOT NULL AND current_setting('transaction_isolation') <> 'read committed' THEN
+    IF v_chosen THEN
+        SELECT array_agg(c.id) INTO v_chosen_ids
+        FROM jsonb_to_recordset(v_jobs) AS c (id uuid, chosen boolean) WHERE c.chosen;
+        IF v_chosen_ids IS NOT NULL AND current_setting('transaction_isolation') <> 'read committed' THEN
             RAISE feature_not_supported USING
                 MESSAGE = 'a job id chosen by the caller needs READ COMMITTED, this transaction is '
                           || current_setting('transaction_isolation');
         END IF;
-        SELECT f.id INTO v_ended FROM finished_jobs f WHERE f.id = ANY (v_chosen) LIMIT 1;
+        SELECT f.id INTO v_ended FROM finished_jobs f WHERE f.id = ANY (v_chosen_ids) LIMIT 1;
         IF FOUND THEN
             RAISE unique_violation USING MESSAGE = 'a job with this id has ended', DETAIL = v_ended::text;
         END IF;
@@ -72,22 +72,23 @@ BEGIN
         PERFORM pg_notify(/*channel*/, jsonb_build_array(lane.queue, lane.job_type, lane.priority, '[]'::jsonb, lane.keyed)::text)
         FROM (SELECT DISTINCT coalesce(j.queue, 'default'), j.job_type, coalesce(j.priority, 0),
                               j.concurrency_key IS NOT NULL
-              FROM jsonb_to_recordset(p_jobs::jsonb) AS j (
+              FROM jsonb_to_recordset(v_jobs) AS j (
                   job_type text, queue text, priority smallint, concurrency_key text)
              ) AS lane (queue, job_type, priority, keyed);
-    ELSIF EXISTS (SELECT FROM idle_workers) THEN
+    ELSIF EXISTS (SELECT FROM idle_workers i WHERE i.ctid >= '(0,0)') THEN
         PERFORM pg_notify(/*channel*/, jsonb_build_array(
                     lane.queue, lane.job_type, lane.priority, woken.targets, lane.keyed)::text)
         FROM (SELECT coalesce(j.queue, 'default'), j.job_type, coalesce(j.priority, 0), j.concurrency_key IS NOT NULL,
                      count(*)
-              FROM jsonb_to_recordset(p_jobs::jsonb) AS j (
+              FROM jsonb_to_recordset(v_jobs) AS j (
                   job_type text, queue text, priority smallint, concurrency_key text)
               GROUP BY 1, 2, 3, 4) AS lane (queue, job_type, priority, keyed, count)
         CROSS JOIN LATERAL (
             SELECT jsonb_agg(target.worker_id) AS targets
             FROM (SELECT i.worker_id FROM idle_workers i
-                  -- True of all, and a condition that an index has: else there were no plan but a forbidden one.
-                  WHERE i.worker_id >= '00000000-0000-0000-0000-000000000000'
+                  -- True of all, and a way that is not forbidden: by their places, so that rows that are gone are passed
+                  -- over a page at a time.
+                  WHERE i.ctid >= '(0,0)'
                     AND lane.queue = ANY (i.queues) AND lane.job_type = ANY (i.job_types)
                   ORDER BY random() LIMIT least(ceil(lane.count / 100.0), 100)) AS target) AS woken
         WHERE woken.targets IS NOT NULL;

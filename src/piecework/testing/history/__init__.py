@@ -8,6 +8,7 @@ from __future__ import annotations
 from piecework.testing.history.judge import Judge as Judge
 from piecework.testing.history.judge import judge as judge
 from piecework.testing.history.ledger import Ledger as Ledger
+from piecework.testing.history.ledger import this_process as this_process
 from piecework.testing.history.reading import by_job as by_job
 from piecework.testing.history.reading import check as check
 from piecework.testing.history.records import Attempt as Attempt
@@ -25,5 +26,5 @@ from piecework.testing.history.terms import Violation as Violation
 
 __all__ = [
     "RULES", "Attempt", "Cut", "Entry", "Fault", "JobHistory", "JobRow", "Judge", "Ledger", "Report", "Rule", "Run",
-    "Terms", "Violation", "by_job", "check", "judge",
+    "Terms", "Violation", "by_job", "check", "judge", "this_process",
 ]  # fmt: skip

@@ -64,9 +64,9 @@ def _entry(job: CurrentJob, event: Event, well: bool) -> str:
     return msgspec.json.encode((str(job.id), event, job.claim_no, this_process(), well)).decode()
 
 
-def this_process() -> str:
-    """Return the name of this process in ledgers."""
-    return f"{_host()}:{os.getpid()}"
+def this_process(pid: int | None = None) -> str:
+    """Return the name of this process in ledgers, or that of another one of this machine."""
+    return f"{_host()}:{os.getpid() if pid is None else pid}"
 
 
 @cache

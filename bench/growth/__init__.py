@@ -1,0 +1,1 @@
+"""What piecework costs as work grows: over processes, backlog and concurrency keys, and a model of the rest."""

@@ -1,0 +1,3 @@
+-- The server's version.
+-- returns: version text
+SELECT current_setting('server_version')
