@@ -142,9 +142,9 @@ CALLS = [
     Call("claim of jobs with concurrency keys", "claim_keyed", through(lambda link: claiming.claim_keyed(
         link, WORKERS["other"], [(KEYED_LANE, ASKED)], ASKED)), share=20, keyed=True, higher=10,
         ways="jobs_key_lane jobs_key_order jobs_parked"),
-    Call("complete with concurrency keys", "settle_keyed", settle_keyed("complete"), share=20, keyed=True, higher=10,
+    Call("complete with concurrency keys", "settle_keyed", settle_keyed("complete"), share=20, keyed=True, higher=20,
          ways="jobs_key_order jobs_parked"),
-    Call("retry with concurrency keys", "settle_keyed", settle_keyed("retry"), share=20, keyed=True, higher=10,
+    Call("retry with concurrency keys", "settle_keyed", settle_keyed("retry"), share=20, keyed=True, higher=20,
          ways="jobs_key_order jobs_parked"),
 ]  # fmt: skip
 
@@ -171,11 +171,11 @@ MORE_CALLS = [
     Call("spawn many", "spawn", lambda t: [new_jobs(ASKED)]),
     Call("spawn with concurrency keys", "spawn", lambda t: [new_jobs(ASKED, concurrency_key="hot")]),
     Call("spawn with one key", "spawn", lambda t: [new_jobs(1, key="new")], ways="jobs_unique_key", asked=1),
-    Call("fail with concurrency keys", "settle_keyed", settle_keyed("fail"), higher=10,
+    Call("fail with concurrency keys", "settle_keyed", settle_keyed("fail"), higher=20,
          ways="jobs_key_order jobs_parked"),
-    Call("reschedule with concurrency keys", "settle_keyed", settle_keyed("reschedule"), higher=10,
+    Call("reschedule with concurrency keys", "settle_keyed", settle_keyed("reschedule"), higher=20,
          ways="jobs_key_order jobs_parked"),
-    Call("release with concurrency keys", "settle_keyed", settle_keyed("release"), higher=10,
+    Call("release with concurrency keys", "settle_keyed", settle_keyed("release"), higher=20,
          ways="jobs_key_order jobs_parked"),
     Call("declare idle", "declare_idle", lambda t: [WORKERS["mine"], ["default"], ["work"]], asked=1),
     Call("declare busy", "declare_busy", lambda t: [WORKERS["mine"]], asked=1),
