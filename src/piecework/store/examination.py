@@ -24,7 +24,7 @@ from piecework.store.turning import DueClock
 _DEADLINE = 10.0
 _ROUNDS = 3
 _HEARD_WITHIN = 3.0
-_UNPINNED = b""  # the session's own defaults are what is looked at
+_UNPINNED = None  # the session's own defaults are what is looked at
 
 
 class Server(msgspec.Struct, frozen=True, kw_only=True):
