@@ -24,7 +24,7 @@ from piecework.engine.watchdog import Watchdog
 from piecework.model.lanes import Lane
 from piecework.model.settings import WorkerSettings
 from piecework.model.settlement import Settlement
-from piecework.store.link import links_of
+from piecework.store.links import links_of
 from piecework.store.liveness import Pulse
 from piecework.store.settling import Answer
 from piecework.work.service import Service

@@ -22,7 +22,6 @@ from piecework.store.connection import (
     translated,
 )
 from piecework.store.statements import Statements
-from piecework.store.store import Store
 
 log = logging.getLogger("piecework.worker")
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
@@ -195,14 +194,3 @@ class Link:
             self._revive()
         except Exception as error:
             log.debug("the embedded server did not come back: %s", error)
-
-
-def links_of(store: Store, deadline: float) -> tuple[Link, Link, Link]:
-    """Return the links of a worker: for claims, for settles, and to listen."""
-    health = DatabaseHealth(store.dsn)
-    claims, settles = (Link(store.dsn, store.statements, health, deadline, store.revive) for _ in range(2))
-    listens = Link(
-        store.listen_dsn or store.dsn, store.statements, health, deadline, store.revive,
-        listens_anyway=store.listen_dsn is not None,
-    )  # fmt: skip
-    return claims, settles, listens
