@@ -16,10 +16,21 @@ from support.pgbouncer import Pgbouncer
 
 
 @pytest.fixture
-def pgbouncer(dsn: str) -> Iterator[Pgbouncer]:
-    started = Pgbouncer(dsn)
-    yield started
-    started.remove()
+def make_pgbouncer() -> Iterator[Callable[[str], Pgbouncer]]:
+    started: list[Pgbouncer] = []
+
+    def start(dsn: str) -> Pgbouncer:
+        started.append(Pgbouncer(dsn))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.remove()
+
+
+@pytest.fixture
+def pgbouncer(dsn: str, make_pgbouncer: Callable[[str], Pgbouncer]) -> Pgbouncer:
+    return make_pgbouncer(dsn)
 
 
 @pytest.fixture(params=[True, False], ids=["listening", "polling"])
