@@ -3,13 +3,16 @@
 #   make test    the checks and the tests          make check   the checks alone
 #   make soak    the slow tests                    make bench   measure, into docs/performance.md
 #   make bench-smoke  two minutes of it, a verdict  make bench-peers  only build the other queues it measures
-#   make mutants turn off each safeguard in turn   make faults  ten minutes of random faults; both into docs/reliability.md
+#   make mutants turn off each safeguard in turn   make chaos   break what can break; both into docs/reliability.md
+#   make chaos SEEDS="1 2 3" MINUTES=10
 
-.PHONY: demo test check soak mutants faults bench bench-peers bench-smoke fresh-machine
+.PHONY: demo test check soak mutants chaos bench bench-peers bench-smoke fresh-machine
 .DEFAULT_GOAL := test
 
 PYTEST = .venv/bin/python -m pytest
 WORKERS ?= 2
+SEEDS ?=
+MINUTES ?= 10
 ARGS ?=
 
 demo: .venv/quickstart.stamp
@@ -34,8 +37,8 @@ soak: .venv/dev.stamp
 mutants: .venv/dev.stamp
 	@.venv/bin/python tools/mutants.py $(ARGS)
 
-faults: .venv/dev.stamp
-	@.venv/bin/python tools/random_faults.py $(ARGS)
+chaos: .venv/dev.stamp
+	@.venv/bin/python tools/chaos.py --seeds "$(SEEDS)" --minutes $(MINUTES) $(ARGS)
 
 bench: .venv/dev.stamp
 	@.venv/bin/python -m bench $(ARGS)

@@ -19,7 +19,9 @@ from bench.peers.build import build
 from bench.peers.report import Result as Compared
 from bench.place import DOCUMENT, RESULTS, machine, own_server, stamp, write
 from bench.server import Server
+from bench.stress import report as stress_report
 from bench.stress.measure import OURS
+from bench.stress.report import Result as Stressed
 from bench.stress.rounds import Plan as StressPlan
 from bench.stress.run import Stress
 from bench.stress.shapes import SHAPES
@@ -92,19 +94,24 @@ class Session:
         """It starts another server of its own if this one is gone."""
         given = self.given
         plan = StressPlan(rounds=1, scale=0.02) if given.quick else StressPlan(scale=given.scale)
-        plan = replace(plan, rounds=given.rounds or plan.rounds)
+        plan = replace(plan, rounds=given.rounds or plan.rounds, seconds=given.minutes * 60 or plan.seconds)
         here = machine(server)
         stress = Stress(own_server, plan, given.contestant)
 
+        found: Stressed = {
+            "machine": here, "plan": asdict(plan), "shapes": stress.shapes, "missing": stress.missing
+        }  # fmt: skip
+
         def keep() -> None:
             here["load_after"] = round(os.getloadavg()[0], 1)
-            self.keep("stress", {
-                "machine": here, "plan": asdict(plan), "shapes": stress.shapes, "missing": stress.missing
-            })  # fmt: skip
+            self.keep("stress", found)
+            if given.merge:
+                stress_report.merge(found, RESULTS / "stress.json")
 
         stress.measure([shape for shape in SHAPES if given.shape in (None, shape.name)], keep)
-        failed = (found["outcomes"].get(OURS) for found in stress.shapes.values())
+        failed = (shape["outcomes"].get(OURS) for shape in stress.shapes.values())
         self.failed = self.failed or any(outcome and outcome["failure"] for outcome in failed)
+        print(f"\n{stress_report.render(found)}\n")
 
     def _growth(self, server: Server) -> None:
         given = self.given
@@ -137,7 +144,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", action="append", choices=own.MEASUREMENTS, help="measure only this; writes no files")
     parser.add_argument("--contestant", action="append", default=[], help="compare only this one; writes no files")
     parser.add_argument("--shape", help="only this one of compare, stress or growth; writes no files")
-    parser.add_argument("--scale", type=float, default=1.0, help="times the jobs of compare and growth")
+    parser.add_argument("--scale", type=float, default=1.0, help="times the jobs of compare, stress and growth")
+    parser.add_argument("--minutes", type=float, default=0, help="how long the shape `paced` of stress is kept up")
+    parser.add_argument("--merge", action="store_true", help="put the --shape of stress into results/stress.json")
     parser.add_argument("--out", type=Path, help="write the figures to this JSON file, and nothing else")
     return parser.parse_args()
 

@@ -13,6 +13,8 @@ from bench.growth import report as growth
 from bench.peers import plots
 from bench.peers import report as peers
 from bench.place import DOCUMENT, PLOTS, RESULTS
+from bench.stress import plots as stress_plots
+from bench.stress import report as stress
 
 FILES = {"own": "latest", "compared": "peers", "stress": "stress", "growth": "growth", "recovery": "recovery"}
 
@@ -37,6 +39,8 @@ def sections(files: goals.Files) -> Mapping[str, str]:
         texts["bench"] = report.render(files.own)
     if files.compared is not None:
         texts["peers"] = peers.render(files.compared)
+    if files.stress is not None:
+        texts["stress"] = stress.render(files.stress)
     if files.growth is not None:
         texts["growth"] = growth.render(files.growth)
     if files.recovery is not None:
@@ -56,6 +60,8 @@ def write(document: Path = DOCUMENT, folder: Path = RESULTS, drawings: Path = PL
     files = read(folder)
     if files.compared is not None:
         plots.draw(files.compared, drawings)
+    if files.stress is not None:
+        stress_plots.draw(files.stress, drawings)
     if files.growth is not None:
         growth_plots.draw(files.growth, drawings)
     document.write_text(render(document.read_text(), files))

@@ -26,6 +26,8 @@ RUNNING_IN = 0.25
 """Part of a run before it counts: the first claim has happened, connections and statements are there."""
 ONE_BURST = 0.9
 """Where so large a part has run when it is first looked, all of the run counts."""
+NEAR = 0.05
+"""Part of a run that lies at least between two readings of which a tenth's cost is made."""
 CALM, CALM_WITHIN = 0.03, 20.0
 """A worker is at rest when it used at most so many seconds of CPU in half a second."""
 
@@ -218,9 +220,13 @@ def end(ring: Ring, who: Contestant, dsn: str, workers: Sequence[Process], began
         )
 
 
-def judge(dsn: str, *, live: bool = False) -> None:
-    """See that no rule is broken in the whole history of a database of ours: keys, limits, order, claims and ends."""
-    report = asyncio.run(check(dsn, terms=Terms(live=live)))
+def judge(dsn: str, *, slack: float = 0.0) -> None:
+    """See that no rule is broken in the whole history of a database of ours: keys, limits, order, claims and ends.
+
+    Args:
+        slack: seconds between what a transaction wrote and its commit.
+    """
+    report = asyncio.run(check(dsn, terms=Terms(slack=slack)))
     if not report.holds:
         raise MeasureError(f"the history breaks {dict(report.counts)}: {report.violations[0]}")
 
@@ -255,4 +261,4 @@ def _cost(run: Run, first: float, last: float) -> float | None:
     """Microseconds of the server's CPU per job between two counts, from the readings that lie nearest."""
     one, other = (min(run.readings, key=lambda reading: abs(reading[0] - count)) for count in (first, last))
     jobs = other[0] - one[0]
-    return (other[1] - one[1]) / jobs * 1e6 if jobs else None
+    return (other[1] - one[1]) / jobs * 1e6 if jobs > run.last.count * NEAR else None

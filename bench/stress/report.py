@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TypedDict
 
 from bench.report import aligned, spread
@@ -12,7 +14,6 @@ from bench.stress.measure import OURS
 from bench.stress.run import Found, Outcome
 from bench.stress.shapes import SHAPES, TURNS, Bound, Shape
 
-BEGIN, END = "<!-- stress: begin -->", "<!-- stress: end -->"
 WAITS = (("spawn_ms", "a spawn"), ("start_ms", "spawn → start"), ("life_ms", "spawn → ended"))
 
 
@@ -21,8 +22,17 @@ class Result(TypedDict):
 
     machine: Mapping[str, object]
     plan: Mapping[str, object]
-    shapes: Mapping[str, Found]
+    shapes: dict[str, Found]
     missing: Mapping[str, str]
+
+
+def merge(found: Result, path: Path) -> None:
+    """Put the shapes that were played into a file of others; each has its own date and load."""
+    kept: Result = json.loads(path.read_text()) if path.exists() else found
+    seconds = {"seconds": found["plan"]["seconds"]} if "paced" in found["shapes"] else {}
+    path.write_text(json.dumps({
+        **kept, "plan": {**kept["plan"], **seconds}, "shapes": {**kept["shapes"], **found["shapes"]}
+    }, indent=1) + "\n")  # fmt: skip
 
 
 def values(outcome: Outcome | None, key: str) -> list[float]:

@@ -33,7 +33,7 @@ async def test_a_claim_gives_all_that_a_run_needs(scene: Scene) -> None:
     [claimed] = await scene.claim(worker, 9, (Lane("q", "work", -2), 9))
     assert msgspec.json.decode(claimed.config) == {"a": [1, 2.5, "ü"]}
     assert msgspec.structs.replace(claimed, config=msgspec.Raw(b"")) == ClaimedJob(
-        job.id, 5, "work", "q", -2, 1_234_567_890_123_456, 3, 2, 1, msgspec.Raw(b"")
+        str(job.id), 5, "work", "q", -2, 1_234_567_890_123_456, 3, 2, 1, msgspec.Raw(b"")
     )
 
 
@@ -62,10 +62,10 @@ async def test_each_job_is_of_its_lane_however_alike_their_names_are(scene: Scen
     for lane in lanes:
         [id] = await scene.spawn(new_job(queue=lane.queue, job_type=lane.job_type, priority=lane.priority))
         spawned[id] = lane
-    jobs, counts, passed = await claiming.claim(scene.link, worker, [(lane, 2) for lane in lanes], 1000)
+    jobs, counts, walk = await claiming.claim(scene.link, worker, [(lane, 2) for lane in lanes], 1000)
     assert {job.id: Lane(job.queue, job.job_type, job.priority) for job in jobs} == spawned
     assert counts == [1] * len(lanes)
-    assert passed == 0
+    assert walk.passed == 0
 
 
 async def test_a_claim_counts_what_each_lane_gave_and_what_it_passed_over(scene: Scene) -> None:
@@ -73,11 +73,11 @@ async def test_a_claim_counts_what_each_lane_gave_and_what_it_passed_over(scene:
     spawned = await scene.spawn_many(7, queue="counted")
     await scene.spawn_many(2, queue="counted", job_type="other")
     scene.session().execute("SELECT FROM jobs WHERE id = ANY ($1) FOR UPDATE", [spawned[:3]])
-    jobs, counts, passed = await claiming.claim(scene.link, worker, [(lane, 9), (other, 1)], 100)
-    assert (len(jobs), counts, passed) == (5, [4, 1], 3)
-    jobs, counts, passed = await claiming.claim(scene.link, worker, [(lane, 9)], 100)
+    jobs, counts, walk = await claiming.claim(scene.link, worker, [(lane, 9), (other, 1)], 100)
+    assert (len(jobs), counts, walk.passed) == (5, [4, 1], 3)
+    jobs, counts, walk = await claiming.claim(scene.link, worker, [(lane, 9)], 100)
     assert (jobs, counts) == ([], [0])
-    assert passed >= 3
+    assert walk.passed >= 3
 
 
 async def test_a_claim_writes_owner_number_and_moment_and_nothing_else(scene: Scene) -> None:
@@ -106,7 +106,7 @@ async def test_a_claim_is_in_the_order_of_priority_moment_and_id(scene: Scene) -
     jobs = [new_job(priority=p, run_at=r) for p in (5, -5, 0) for r in (3, 1, 2) for _ in range(2)]
     await scene.spawn(*jobs)
     claimed = await scene.claim(worker, 99, *[(Lane("default", "work", p), 9) for p in (0, 5, -5)])
-    assert ids(claimed) == [job.id for job in sorted(jobs, key=lambda job: (job.priority, job.run_at, job.id))]
+    assert ids(claimed) == [str(job.id) for job in sorted(jobs, key=lambda job: (job.priority, job.run_at, job.id))]
 
 
 async def test_lanes_are_emptied_in_the_order_given_until_the_most_is_reached(scene: Scene) -> None:

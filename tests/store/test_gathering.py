@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextvars import ContextVar
+from uuid import UUID
 
 import msgspec
 import pytest
@@ -21,7 +22,7 @@ class Statements:
     """Takes the place of the database: answers when the test says so, and refuses jobs of the type `bad`."""
 
     def __init__(self) -> None:
-        self.sent: list[list[str]] = []
+        self.sent: list[list[UUID]] = []
         """The ids of each statement."""
         self.for_whom: list[str] = []
         self.down = False
@@ -33,7 +34,7 @@ class Statements:
         await self.answers.acquire()
         if self.down:
             raise DatabaseUnreachable("it is away") from OSError("no route")
-        if bad := [job.id for job in jobs if job.job_type == "bad"]:
+        if bad := [str(job.id) for job in jobs if job.job_type == "bad"]:
             raise InvalidConfig(f"{bad} refused")
 
     def answer_all(self) -> None:
@@ -268,4 +269,4 @@ async def test_who_waits_for_a_key_makes_no_other_spawn_wait(scene: Scene) -> No
         await asyncio.gather(*[scene.store.spawn([new_job()]) for _ in range(50)])
     assert not any(task.done() for task in waiting)
     user.commit()
-    assert [[str(id) for id in (await task).values()] for task in waiting] == [[held.id], [held.id]]
+    assert [list((await task).values()) for task in waiting] == [[held.id], [held.id]]

@@ -33,7 +33,7 @@ async def a_day_of_work(scene: Scene) -> None:
     await scene.sleeper(worker)
     assert await scene.look() != {}
     jobs = await scene.claim(worker, 5)
-    assert [job.id for job in jobs] == [first.id, *[job.id for job in rest[:4]]]
+    assert [job.id for job in jobs] == [str(job.id) for job in (first, *rest[:4])]
     assert datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=jobs[0].run_at) == moment
     assert msgspec.json.decode(jobs[1].config) == {"s": "ü \U0001f600"}
     error = ErrorInfo(type="E", message="ü")
@@ -55,15 +55,15 @@ async def a_day_of_work(scene: Scene) -> None:
     assert by_id[jobs[0].id].started_at == by_id[jobs[0].id].finished_at - timedelta(seconds=1)  # type: ignore[operator]
     assert by_id[jobs[2].id].run_at == moment
     assert by_id[jobs[3].id].error == error
-    assert by_id[first.id].tags == ("ü",)
+    assert by_id[str(first.id)].tags == ("ü",)
     assert all(job.created_at.utcoffset() == timedelta(0) for job in by_id.values())
     assert {count.status: count.count for count in await count_jobs(scene.store)} == {
         "pending": 4, "completed": 1, "errored": 1,
     }  # fmt: skip
     [past] = await list_attempts(scene.store, UUID(jobs[1].id))
     assert past.next_run_at == past.ended_at + timedelta(hours=1)
-    assert await scene.store.cancel([UUID(rest[4].id)]) == ["cancelled"]
-    assert await scene.store.retry([UUID(first.id)]) == ["retried"]
+    assert await scene.store.cancel([rest[4].id]) == ["cancelled"]
+    assert await scene.store.retry([first.id]) == ["retried"]
 
 
 @pytest.mark.postgres(18, 15)

@@ -74,7 +74,7 @@ async def test_jobs_of_many_types_and_queues_are_spawned_in_one_call(scene: Scen
     jobs = [new_job(job_type=f"t{n % 3}", queue=f"q{n % 2}", priority=n) for n in range(50)]
     await scene.spawn(*jobs)
     stored = scene.rows("SELECT id::text, job_type, queue, priority FROM jobs ORDER BY id")
-    assert stored == [{"id": j.id, "job_type": j.job_type, "queue": j.queue, "priority": j.priority} for j in jobs]
+    assert stored == [{"id": str(j.id), "job_type": j.job_type, "queue": j.queue, "priority": j.priority} for j in jobs]
 
 
 # a job's id that the caller chose
@@ -198,7 +198,7 @@ async def test_a_spawn_whose_answer_was_lost_lands_once(scene: Scene, chosen: bo
         lost = proxy.trap("answer", b"")
         await store.spawn(jobs)
         assert lost.hits == 1
-    assert [str(row["id"]) for row in scene.dump()["jobs"]] == [job.id for job in jobs]
+    assert [str(row["id"]) for row in scene.dump()["jobs"]] == [str(job.id) for job in jobs]
 
 
 async def test_a_spawn_on_a_connection_that_died_lands(scene: Scene) -> None:

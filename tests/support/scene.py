@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -35,7 +36,9 @@ Dump = dict[str, list[Row]]
 
 def new_job(**fields: object) -> NewJob:
     """A job of the type `work` with an empty config, unless said otherwise."""
-    values: dict[str, object] = {"id": str(new_id()), "job_type": "work", "config": msgspec.Raw(b"{}"), **fields}
+    values: dict[str, object] = {"id": new_id(), "job_type": "work", "config": msgspec.Raw(b"{}"), **fields}
+    with contextlib.suppress(ValueError):
+        values["id"] = UUID(str(values["id"]))
     return NewJob(**values)  # type: ignore[arg-type]
 
 
@@ -96,7 +99,7 @@ class Scene:
 
     async def spawn(self, *jobs: NewJob) -> list[str]:
         await self.store.spawn(jobs)
-        return [job.id for job in jobs]
+        return [str(job.id) for job in jobs]
 
     async def spawn_many(self, count: int, **fields: object) -> list[str]:
         return await self.spawn(*[new_job(**fields) for _ in range(count)])

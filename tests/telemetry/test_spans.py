@@ -29,6 +29,7 @@ from piecework import (
 )
 from piecework.base import telemetry
 from piecework.engine.tracing import Tracing
+from piecework.model.cursors import Walk
 from piecework.model.job import ClaimedJob
 from piecework.model.settlement import completed
 from piecework.store.claiming import Claimed
@@ -338,7 +339,7 @@ async def test_looking_and_waiting_have_spans(jobs: Jobs, seen: Seen) -> None:
 
 async def test_an_empty_poll_leaves_no_span_and_a_failed_one_does(seen: Seen) -> None:
     async def empty() -> Claimed:
-        return Claimed([], [0], 0)
+        return Claimed([], [0], Walk(0, 0.0))
 
     async def fails() -> Claimed:
         raise ConnectionError("gone")

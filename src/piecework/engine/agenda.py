@@ -15,20 +15,26 @@ class Agenda:
 
     After a look that found nothing due the next one is made after 10 ms, doubling up to `longest`; while there is work,
     every second, to find lanes that nobody hinted at. Jobs that are seen and cannot be had, because somebody's open
-    transaction holds their rows, are tried again after 10 ms, doubling up to half a second.
+    transaction holds their rows, are tried again after 10 ms, doubling up to half a second. After a look that had much
+    to walk over there is a pause, unless something asks for the next one.
     """
 
     def __init__(self) -> None:
         self.due: set[Lane] = set()
         self._later: dict[Lane, float] = {}
         self._pause = self._vain = _FIRST_LOOK
-        self.next_look = 0.0
-        self._asked = False
+        self._next_look = self._not_before = 0.0
+        self._asked = self._soon = False
+
+    @property
+    def next_look(self) -> float:
+        """When the next look is due."""
+        return self._next_look if self._asked else max(self._next_look, self._not_before)
 
     def look_begins(self) -> None:
         """Note that a look is under way. What is hinted at from now on counts beside its answer, which may be older."""
         self.due.clear()
-        self._asked = False
+        self._asked = self._soon = False
 
     def promote(self, now: float) -> None:
         """Move the lanes whose time has come to the due ones."""
@@ -40,23 +46,27 @@ class Agenda:
         """Note that a job of `lane` is due at `at`. The earliest is kept: after it is claimed there will be a look."""
         self._later[lane] = min(at, self._later.get(lane, at))
 
-    def looked(self, found: Mapping[Lane, float], now: float, longest: float, *, calm: bool) -> None:
+    def looked(
+        self, found: Mapping[Lane, float], now: float, longest: float, *, calm: bool, pause: float = 0.0
+    ) -> None:
         """Replace all by what a look found: lanes, and the seconds until their first job is due.
 
         Args:
             longest: seconds until the next look if nothing is due.
             calm: whether all that comes is hinted at: then there is no need to look sooner.
+            pause: seconds until the next look, if nothing asks for one.
         """
         self.due = {lane for lane, wait in found.items() if wait <= 0}
         self._later = {lane: now + wait for lane, wait in found.items() if wait > 0}
         if self.due:
-            self.next_look = now + _BUSY_LOOK
+            self._next_look = now + _BUSY_LOOK
         else:
             self._vain = _FIRST_LOOK
-            self.next_look = now + (longest if calm else min(self._pause, longest))
+            self._next_look = now + (longest if calm else min(self._pause, longest))
             self._pause = min(self._pause * 2, longest)
-        if self._asked:  # while it was under way
-            self.next_look = 0.0
+        self._not_before = now + pause
+        if self._asked or self._soon:  # while it was under way
+            self._next_look = 0.0
 
     def drained(self, lanes: Iterable[Lane], now: float, *, in_vain: bool) -> None:
         """Strike off lanes that gave less than was asked of them; when none is left, look again soon.
@@ -69,7 +79,7 @@ class Agenda:
             self._vain = _FIRST_LOOK
         if not self.due:
             self._pause = _FIRST_LOOK
-            self.next_look = min(self.next_look, now + self._vain)
+            self._next_look = min(self._next_look, now + self._vain)
             self._vain = min(self._vain * 2, _IN_VAIN)
 
     def postpone(self, lanes: Iterable[Lane], now: float) -> None:
@@ -80,8 +90,13 @@ class Agenda:
 
     def look_now(self) -> None:
         """Make the next look due: after a reconnect, a new job type, a declaration."""
-        self.next_look = 0.0
+        self._next_look = 0.0
         self._asked = True
+
+    def look_soon(self) -> None:
+        """Make the next look due, or have it follow a pause that has to be."""
+        self._next_look = 0.0
+        self._soon = True
 
     def next_event(self) -> float:
         """Return when to wake up if no hint comes."""

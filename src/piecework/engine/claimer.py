@@ -14,6 +14,7 @@ from piecework.engine.facts import listed
 from piecework.engine.held import Held
 from piecework.engine.idleness import Idleness
 from piecework.engine.planner import Planner
+from piecework.model.cursors import SLOW, Cursors, pause_after
 from piecework.model.horizon import Claims
 from piecework.model.job import ClaimedJob
 from piecework.model.lanes import Call, Lane
@@ -52,6 +53,7 @@ class Claimer:
         self._executor = executor
         self._gone = gone
         self._agenda = Agenda()
+        self._cursors = Cursors()
         self._planner = Planner(registry, executor.capacity)
         self._idleness = Idleness(settings.look_every.total_seconds())
         self._generation = -1
@@ -79,7 +81,8 @@ class Claimer:
     def hint_to_another(self, lane: Lane) -> None:
         """A job of this lane was due a moment ago, and another worker was named: is it still?"""
         if self._idleness.declared and lane.queue in self._settings.queues and self._registry.get(lane.job_type):
-            self.look_now()
+            self._agenda.look_soon()
+            self._wake.set()
 
     def expect(self, lane: Lane, delay: float) -> None:
         """A job of this lane will be due in so many seconds."""
@@ -174,10 +177,15 @@ class Claimer:
     async def _look(self) -> None:
         self._agenda.look_begins()
         held = len(self._executor.held)
-        look = await claiming.look(self._link, self.worker_id, self._settings.queues, self._registry.job_types)
+        # While something is held there is an audit now and then, and what was owned may take long to walk over.
+        queues, job_types = self._settings.queues, self._registry.job_types
+        look = await claiming.look(self._link, self.worker_id, queues, job_types, not held)
         hinted = self._agenda.due
         self._idleness.looked(look.xmin)
-        self._agenda.looked(look.lanes, self._now(), self._idleness.longest, calm=self._idleness.calm)
+        pause = pause_after(look.walk) if look.walk.passed > SLOW else 0.0
+        now, longest = self._now(), self._idleness.longest
+        self._agenda.looked(look.lanes, now, longest, calm=self._idleness.calm, pause=pause)
+        self._cursors.forget_unused(now)
         self._agenda.due |= hinted
         if look.owned > max(held, len(self._executor.held)):
             self._next_audit = 0.0
@@ -190,7 +198,7 @@ class Claimer:
 
     async def _claim(self) -> None:
         most = min(self._executor.capacity.room, _MOST)
-        planned = self._planner.plan(self._agenda.due, most)
+        planned = self._planner.plan(self._agenda.due, most, self._cursors.apart)
         if not planned:
             await self._sleep(self._agenda.next_event())
             return
@@ -208,17 +216,24 @@ class Claimer:
         asked = [(lane, min(count, max(_MOST // call.batch, 1)) * call.batch) for lane, count in call.asked]
         began = self._now()
         if asked[0][0].keyed:
-            claim = claiming.claim_keyed(self._link, worker_id, asked, most, beyond)
-            found = await poll(worker_id, most, claim)
+            found = await poll(worker_id, most, claiming.claim_keyed(self._link, worker_id, asked, most, beyond))
             self.costs.add(self._now() - began, len(found.jobs))
             self._beyond = max(self._beyond, min(2 * found.passed, _MOST_BEYOND))
             got = Counter(Lane(job.queue, job.job_type, job.priority, keyed=True) for job in found.jobs)
             spent = [lane for lane, count in asked if got[lane] < count]
             return self._take(worker_id, spent, found.jobs, more=found.again)
-        jobs, counts, _ = await poll(worker_id, most, claiming.claim(self._link, worker_id, asked, most))
-        self.costs.add(self._now() - began, len(jobs))
-        spent = [lane for (lane, count), got in zip(asked, counts, strict=True) if got < count]
-        return self._take(worker_id, spent, jobs, more=len(jobs) == most)
+        lanes = [lane for lane, _ in asked]
+        after = self._cursors.after(lanes, began)
+        claim = claiming.claim(self._link, worker_id, asked, most, after)
+        jobs, counts, walk = await poll(worker_id, most, claim)
+        now = self._now()
+        self.costs.add(now - began, len(jobs))
+        spent = [lane for (lane, count), got in zip(asked, counts, strict=True) if got < min(count, most)]
+        self._cursors.claimed(lanes, after, walk, jobs, now, short=bool(spent))
+        taken = self._take(worker_id, spent, jobs, more=len(jobs) == most)
+        for lane, at in self._cursors.unfinished(spent, after):
+            self._agenda.expect(lane, at)
+        return taken
 
     def _take(self, worker_id: str, spent: Sequence[Lane], jobs: Sequence[ClaimedJob], *, more: bool) -> int:
         """Hand claimed jobs over, and return how much capacity they take.

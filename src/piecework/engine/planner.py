@@ -18,11 +18,12 @@ class Planner:
         self._capacity = capacity
         self._rotation = 0
 
-    def plan(self, due: Collection[Lane], most: int) -> list[Call]:
+    def plan(self, due: Collection[Lane], most: int, apart: Collection[Lane]) -> list[Call]:
         """Return the claims to be made, in their order, of at most `most` jobs (of batched job types: batches).
 
         Args:
             due: the lanes that may have due jobs.
+            apart: those that are claimed from by calls of their own.
         """
         names = self._registry.job_types
         registered = {name: job for name in names if (job := self._registry.get(name)) is not None}
@@ -30,7 +31,8 @@ class Planner:
         self._rotation += 1
         shared = (plain, self._capacity.free_threads)
         asked = allot(sorted(due), most, self._caps(due, registered), shared, self._rotation)
-        return calls(asked, {n: job.batching.max_size for n, job in registered.items() if job.batching is not None})
+        sizes = {n: job.batching.max_size for n, job in registered.items() if job.batching is not None}
+        return calls(asked, sizes, apart)
 
     def _caps(self, due: Collection[Lane], registered: Mapping[str, RegisteredJob]) -> dict[str, int]:
         """Return the room left of each job type with a limit of its own. Its former names share it, by turns."""

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import msgspec
 
+from piecework.base.ids import JobId
+
 
 class NewJob(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A job as it is handed to the database's `spawn` function: one element of its JSON array.
@@ -14,7 +16,7 @@ class NewJob(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=F
     clock; with neither the job is due at once.
     """
 
-    id: str
+    id: JobId
     job_type: str
     config: msgspec.Raw
     queue: str = "default"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import chain, zip_longest
 from typing import NamedTuple, TypeVar
 
@@ -78,7 +78,9 @@ class Call(NamedTuple):
     """The jobs that the counts stand for: 1, or how many run together in a batch at most."""
 
 
-def calls(asked: Sequence[tuple[Lane, int]], sizes: Mapping[str, int]) -> list[Call]:
+def calls(
+    asked: Sequence[tuple[Lane, int]], sizes: Mapping[str, int], apart: Collection[Lane] = ()
+) -> list[Call]:
     """Divide what `allot` answered into claims, to be made in this order.
 
     Jobs with concurrency keys are claimed apart from others, and so are those of each batched job type, whose counts
@@ -87,10 +89,11 @@ def calls(asked: Sequence[tuple[Lane, int]], sizes: Mapping[str, int]) -> list[C
     Args:
         asked: as `allot` returned it.
         sizes: of each batched job type, how many of its jobs run together at most.
+        apart: lanes each of which is claimed by a call of its own.
     """
-    divided: list[tuple[tuple[bool, str], Call]] = []
+    divided: list[tuple[tuple[bool, str, Lane | None], Call]] = []
     for lane, count in asked:
-        kind = lane.keyed, lane.job_type if lane.job_type in sizes else ""
+        kind = lane.keyed, lane.job_type if lane.job_type in sizes else "", lane if lane in apart else None
         place: Call | None = None
         for other, call in reversed(divided):
             if other == kind:

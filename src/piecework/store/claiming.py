@@ -9,6 +9,7 @@ from typing import NamedTuple
 import msgspec
 import psycopg
 
+from piecework.model.cursors import Place, Walk
 from piecework.model.job import ClaimedJob
 from piecework.model.lanes import Lane
 from piecework.store.link import Link
@@ -16,7 +17,7 @@ from piecework.store.link import Link
 _order = attrgetter("priority", "run_at", "id")
 _decode_jobs = msgspec.json.Decoder(list[ClaimedJob]).decode
 _decode_keyed = msgspec.json.Decoder(tuple[list[ClaimedJob] | None, bool, int]).decode
-_decode_look = msgspec.json.Decoder(tuple[list[tuple[str, str, int, bool, int]] | None, int, int]).decode
+_decode_look = msgspec.json.Decoder(tuple[list[tuple[str, str, int, bool, int]] | None, int, int, int, int]).decode
 
 
 class WorkerGone(Exception):
@@ -40,7 +41,7 @@ class _Row(msgspec.Struct, frozen=True, array_like=True, gc=False):
     inherited_state: msgspec.Raw = msgspec.Raw(b"null")
 
 
-_decode_claimed = msgspec.json.Decoder(tuple[int, list[_Row]]).decode
+_decode_claimed = msgspec.json.Decoder(tuple[int, int, list[_Row]]).decode
 
 
 class Claimed(NamedTuple):
@@ -50,25 +51,32 @@ class Claimed(NamedTuple):
     """What this worker now holds, ordered by (priority, run_at, id)."""
     counts: list[int]
     """How many of them are of each lane that was asked for."""
-    passed: int
-    """How many index entries were passed over: of rows that are gone, or held by others."""
+    walk: Walk
 
 
-async def claim(link: Link, worker_id: str, allotment: Sequence[tuple[Lane, int]], most: int) -> Claimed:
+async def claim(
+    link: Link, worker_id: str, allotment: Sequence[tuple[Lane, int]], most: int, after: Place | None = None
+) -> Claimed:
     """Take up to `most` due jobs, up to the allotted count from each lane, in the lanes' order.
+
+    Args:
+        after: take what comes after this place in the order of the only lane; None: from the start.
 
     Raises:
         WorkerGone: this worker was given up for dead and may not claim under this id.
         DatabaseUnreachable: the answer is lost; jobs may be held by this worker without its knowing.
     """
     try:
-        answer = await link.value("claim", worker_id, *_lanes(allotment), most)
+        if after is None:
+            answer = await link.value("claim", worker_id, *_lanes(allotment), most)
+        else:
+            answer = await link.value("claim_after", worker_id, *_lanes(allotment), most, *after)
     except psycopg.errors.NoDataFound:
         raise WorkerGone(worker_id) from None
     counts = [0] * len(allotment)
     if answer is None:
-        return Claimed([], counts, 0)
-    passed, rows = _decode_claimed(str(answer))
+        return Claimed([], counts, Walk(0, 0.0))
+    passed, took, rows = _decode_claimed(str(answer))
     jobs: list[ClaimedJob] = []
     for row in rows:
         counts[row.lane - 1] += 1
@@ -80,7 +88,7 @@ async def claim(link: Link, worker_id: str, allotment: Sequence[tuple[Lane, int]
             )
         )  # fmt: skip
     jobs.sort(key=_order)
-    return Claimed(jobs, counts, passed)
+    return Claimed(jobs, counts, Walk(passed, took / 1e6))
 
 
 class Keyed(NamedTuple):
@@ -158,17 +166,24 @@ class Look(NamedTuple):
     xmin: int
     """Every transaction before this one had ended before the look: what it committed was seen."""
     owned: int
-    """How many jobs the database says this worker holds."""
+    """How many jobs the database says this worker holds; 0 where that was not asked."""
+    walk: Walk
 
 
-async def look(link: Link, worker_id: str, queues: Sequence[str], job_types: Sequence[str]) -> Look:
+async def look(
+    link: Link, worker_id: str, queues: Sequence[str], job_types: Sequence[str], count_owned: bool = True
+) -> Look:
     """Look for work in these queues, of these job types.
+
+    Args:
+        count_owned: whether the jobs that this worker holds are counted.
 
     Raises:
         DatabaseError
     """
-    lanes, xmin, owned = _decode_look(str(await link.value("look", worker_id, list(queues), list(job_types))))
+    answer = await link.value("look", worker_id if count_owned else None, list(queues), list(job_types))
+    lanes, xmin, owned, passed, took = _decode_look(str(answer))
     due = {
         Lane(queue, job_type, priority, keyed): wait / 1e6 for queue, job_type, priority, keyed, wait in lanes or ()
     }
-    return Look(due, xmin, owned)
+    return Look(due, xmin, owned, Walk(passed, took / 1e6))

@@ -92,7 +92,7 @@ class Inserter:
         try:
             # The first sending may land even now: as with ids that callers choose, the history is looked into as well.
             held = await self._insert([msgspec.structs.replace(job, chosen=True) for job in jobs])
-            if all(holder != UUID(jobs[position].id) for position, holder in held.items()):
+            if all(holder != jobs[position].id for position, holder in held.items()):
                 return held
         except JobAlreadyExists:
             if (landed := await self._landed(jobs)) is None:
@@ -112,7 +112,7 @@ class Inserter:
 
     async def _landed(self, jobs: Sequence[NewJob]) -> dict[int, UUID] | None:
         """Return what an earlier sending of the same jobs answered, or None if it did not land."""
-        found = await self._load([UUID(job.id) for job in jobs])
+        found = await self._load([job.id for job in jobs])
         # A caller's id may have been another job's before the first sending, so the job itself is compared.
         there = [
             there is not None
@@ -124,7 +124,7 @@ class Inserter:
             return None
         # What had its key from an earlier one of the same call is answered as it was; the others are asked for again,
         # since whoever held their keys may have ended.
-        first = {(job.job_type, job.key): UUID(job.id) for job, is_there in zip(jobs, there, strict=True) if is_there}
+        first = {(job.job_type, job.key): job.id for job, is_there in zip(jobs, there, strict=True) if is_there}
         answers = {n: first[key] for n in missing if (key := (jobs[n].job_type, jobs[n].key)) in first}
         asked = [position for position in missing if position not in answers]
         held = await self.spawn([jobs[position] for position in asked]) if asked else {}

@@ -108,7 +108,7 @@ def _described(jobs: Sequence[NewJob]) -> Attributes:
     if len(jobs) > 1:
         attributes["count"] = attributes["messaging.batch.message_count"] = len(jobs)
         return attributes
-    attributes["id"] = attributes["messaging.message.id"] = jobs[0].id
+    attributes["id"] = attributes["messaging.message.id"] = str(jobs[0].id)
     due = _due(jobs[0])
     if due is not None:
         attributes["schedule_at"] = due.isoformat()

@@ -101,7 +101,7 @@ class JobSpawner(KeyLookups[R], Generic[P, R]):
             concurrency_key = job.make_concurrency_key(config)
         id = new_id() if placed.id is None else placed.id
         new = NewJob(
-            id=str(id),
+            id=id,
             job_type=job.job_type,
             config=msgspec.Raw(text),
             queue=placed.queue,

@@ -37,6 +37,8 @@ class Call:
     """The indexes by which it may go into jobs, besides their ids, with blanks between; by the first it has to."""
     asked: int = ASKED
     """For how many jobs."""
+    first_row_of: str = ""
+    """A table of which it may read what comes before the first row."""
     higher: int = 5
     """How many more pages it may look at for each of them where the indexes are higher: by their height."""
 
@@ -178,7 +180,8 @@ MORE_CALLS = [
         new_id(), 1, "h", "1 s", "1 s", "1 s", ["default"], ["work"], "0", None], asked=1),
     Call("beat", "beat", lambda t: [WORKERS["mine"], False, ["work"], None], asked=1),
     Call("read clock", "read_clock", lambda t: [], asked=1),
-    Call("take a duty", "take_duty", lambda t: [WORKERS["mine"]], asked=1),
+    Call("take a duty", "take_duty", lambda t: [WORKERS["mine"]], asked=1,
+         first_row_of="concurrency_keys"),
     Call("take the horizon", "take_horizon", lambda t: [], asked=1),
     Call("report", "report", lambda t: of_run(t, done=0.5), asked=1),
     Call("save state under a key", "save_state", lambda t: of_run(t, state=1, inherits=True), asked=1),

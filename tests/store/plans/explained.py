@@ -28,8 +28,8 @@ class Explained:
     buffers: int = 0
     """Pages that it looked at, of tables and indexes, as often as it did."""
     paths: set[str] = field(default_factory=set)
-    """Each a table and how it was gone into: by an index, by `tid` where the places of rows were known, or in
-    `sequence`. One page is looked at in any way."""
+    """Each a table and how it was gone into: by an index, by `tid` where the places of rows were known, in
+    `sequence`, or in the `pages` from a place on. One page is looked at in any way."""
     kept_rows: int = 0
     """The most rows that any step of it sorted, hashed or kept."""
 
@@ -72,8 +72,8 @@ class Explainer:
             self._enter(explained, self._tables[index], self._parents.get(index, index))
         elif kind == "Tid Scan":
             self._enter(explained, str(node["Relation Name"]), "tid")
-        elif kind == "Seq Scan" and _buffers(node) > 1:
-            self._enter(explained, str(node["Relation Name"]), "sequence")
+        elif kind in ("Seq Scan", "Tid Range Scan") and _buffers(node) > 1:
+            self._enter(explained, str(node["Relation Name"]), "pages" if kind == "Tid Range Scan" else "sequence")
 
     def _enter(self, explained: Explained, table: str, way: str) -> None:
         explained.paths.add(f"{self._parents.get(table, table)} by {way}")

@@ -61,10 +61,10 @@ def _forget(t: Tables) -> None:
 
 
 @contextmanager
-def bloated(t: Tables, dsn: str, dead: int) -> Iterator[None]:
+def bloated(t: Tables, dead: int) -> Iterator[None]:
     """So many dead rows that nobody may remove: in front of both lanes and of the parked, of the worker `dead`, and in
     each table whose rows come and go."""
-    with psycopg.connect(dsn) as pinning:
+    with psycopg.connect(t.sql.info.dsn) as pinning:
         pinning.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         pinning.execute("SELECT 1")
         for front in (_PLAIN, "concurrency_key LIKE 'work %%' AND NOT parked", "concurrency_key = 'hot' AND parked"):

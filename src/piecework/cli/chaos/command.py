@@ -152,7 +152,11 @@ def _confirm(options: ChaosOptions) -> None:
         "cannot remove rows, and the server is kept busy. Do it where nobody waits for the database.",
         err=True,
     )
-    if not click.confirm("Go on?", err=True):
+    try:
+        sure = click.confirm("Go on?", err=True)
+    except click.Abort:  # there is nobody to ask
+        sure = False
+    if not sure:
         raise click.UsageError("not confirmed: nothing was done (--yes does not ask)")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -20,6 +21,7 @@ from piecework.store.embedded.home import AsUser, data_parent, server_account
 STARTS_WITHIN = 30.0  # seconds
 STOPS_WITHIN = 30.0
 _MEGABYTE = 1 << 20
+_LONGEST = 60
 
 
 class Node:
@@ -35,8 +37,7 @@ class Node:
     def __init__(
         self, bin_dir: Path | None, settings: Mapping[str, str], *, copy_of: Node | None = None, disk: int | None = None
     ) -> None:
-        # Under /tmp: the path of a socket is short, and as root the server's user must be let in.
-        self._root = Path(tempfile.mkdtemp(prefix="piecework-pg-"))
+        self._root = Path(tempfile.mkdtemp(prefix="piecework-pg-", dir=_temporary()))
         self._data = self._root / "data" / "base"
         account = server_account(self._data)
         self._as_user: AsUser = account.arguments() if account is not None else {}
@@ -144,6 +145,13 @@ class Node:
             if self._mounted:
                 subprocess.run(["umount", "-l", self._data.parent], check=False)
             shutil.rmtree(self._root, ignore_errors=True)
+
+
+def _temporary() -> Path:
+    """Return where temporary folders are, or /tmp: the path of a socket is short, and the server's user comes there."""
+    folder = Path(tempfile.gettempdir()).resolve()
+    open_to_all = all(each.stat().st_mode & stat.S_IXOTH for each in (folder, *folder.parents))
+    return folder if open_to_all and len(str(folder)) <= _LONGEST else Path("/tmp")
 
 
 def can_mount() -> bool:

@@ -34,7 +34,7 @@ class OwnServer:
         self.primary = primary
         self.standby: Node | None = None
         self._schema = schema
-        self._way = Path(mkdtemp(prefix="piecework-way-")) / "to"
+        self._way = Path(mkdtemp(prefix="piecework-way-", dir=primary.folder.parent)) / "to"
         self._making: asyncio.Task[None] | None = None
         self._lead_to(primary)
         self.dsn = make_conninfo(primary.dsn, host=str(self._way))

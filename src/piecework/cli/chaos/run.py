@@ -162,9 +162,8 @@ async def _break(plan: Plan, scene: Scene, log: Log, say: Say) -> None:
 
 
 async def _do(step: Step, scene: Scene, log: Log, say: Say) -> None:
-    began = time.monotonic()
-    why = await server_faults.do(step.kind, scene, step.chance)
-    log.faults.append(Fault(step.kind.name, began, time.monotonic()))
+    fault, why = await server_faults.do(step.kind, scene, step.chance)
+    log.faults.append(fault)
     if why is not None:
         say(f"         {step.kind.name} was cut short: {why}")
 
@@ -215,7 +214,8 @@ def _told(plan: Plan, fleet: Fleet, log: Log, course: Course, report: Report, ve
     none = must_be_none(course, report)
     return ChaosReport(
         status="failed" if any(none.values()) else "ok", seed=plan.seed, seconds=plan.seconds, lease=plan.crew.lease,
-        workers=plan.crew.workers, spawners=plan.crew.spawners, started={str(role): number for role, number in fleet.started.items()},
+        workers=plan.crew.workers, spawners=plan.crew.spawners,
+        started={f"{role}s": number for role, number in fleet.started.items()},
         exits={str(code): times for code, times in sorted(fleet.exits.items())}, postgresql=version, jobs=report.jobs,
         accepted=course.accepted, runs=report.runs, effects=report.effects, statuses=report.statuses,
         attempts=report.attempts, forgotten=report.forgotten, taken_over=report.taken_over,

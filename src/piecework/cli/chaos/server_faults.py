@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from contextlib import AsyncExitStack
+import time
+from contextlib import AsyncExitStack, nullcontext
 from random import Random
 
 import psycopg
@@ -16,6 +17,7 @@ from piecework.cli.chaos.own_server import OwnServer
 from piecework.cli.chaos.process_faults import KINDS as PROCESS_KINDS
 from piecework.cli.chaos.scene import Kind, Need, Scene
 from piecework.store.connection import complete_dsn
+from piecework.testing.history import Fault
 
 _OF_WORKERS = ("LISTEN", "claim_", "look_", "owned_", "idle_workers", "settle_", "complete_", "beat")
 _SLOTS = 200
@@ -129,14 +131,16 @@ def possible(kind: Kind, server: OwnServer | None) -> str | None:
     return None if kind.needs is None or there[kind.needs] else why[kind.needs]
 
 
-async def do(kind: Kind, scene: Scene, chance: Random) -> str | None:
-    """Do a fault, and return why it could not be done, if so: another one was in its way."""
-    try:
-        if kind.server:
-            async with scene.turn:
-                await kind.do(scene, chance)
-        else:
+async def do(kind: Kind, scene: Scene, chance: Random) -> tuple[Fault, str | None]:
+    """Do a fault, in its turn.
+
+    Returns:
+        When it began and was over, by the clock `time.monotonic`, and why it was cut short if another was in its way.
+    """
+    async with scene.turn if kind.server else nullcontext():
+        began, why = time.monotonic(), None
+        try:
             await kind.do(scene, chance)
-    except (PieceworkError, psycopg.Error, ProcessLookupError) as error:
-        return str(error)
-    return None
+        except (PieceworkError, psycopg.Error, ProcessLookupError) as error:
+            why = str(error)
+        return Fault(kind.name, began, time.monotonic()), why

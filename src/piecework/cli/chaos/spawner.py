@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import logging
 import random
 import signal
-from datetime import timedelta
+import sys
+from datetime import UTC, datetime, timedelta
 
 from piecework.base.errors import PieceworkError
 from piecework.base.threads import named as in_task
@@ -15,8 +15,6 @@ from piecework.cli import lifeline
 from piecework.cli.chaos import ledger, work
 from piecework.cli.chaos.work import Number
 from piecework.work.spawner import JobSpec
-
-log = logging.getLogger("piecework.chaos")
 
 _EVERY = 0.2
 _ACCOUNTS, _ROOMS, _NAMES = 12, 3, 20
@@ -75,11 +73,15 @@ async def spawn(rate: float, seed: str) -> None:
                     try:
                         await spawn_some(chance, max(1, round(rate * _EVERY)))
                     except PieceworkError as error:
-                        log.warning("a spawn failed: %s", error)
+                        _say(f"a spawn failed: {error}")
                     await asyncio.sleep(_EVERY * chance.uniform(0.5, 1.5))
         except PieceworkError as error:  # the server was not there at the start
-            log.warning("%s", error)
+            _say(str(error))
             await asyncio.sleep(_PAUSE)
+
+
+def _say(text: str) -> None:
+    print(f"{datetime.now(UTC):%H:%M:%S.%f} {text}", file=sys.stderr, flush=True)
 
 
 def main() -> None:
@@ -89,7 +91,6 @@ def main() -> None:
     parser.add_argument("seed")
     parser.add_argument("--lifeline", type=int)
     told = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s")
     lifeline.grasp(told.lifeline).ready()
     asyncio.run(in_task("chaos-spawner", lambda: spawn(told.rate, told.seed)))
 

@@ -18,6 +18,7 @@ _DOUBLED = frozenset({
     "ended twice", "settled twice", "claim ran twice", "effect doubled", "effect of a lost claim", "fence",
 })  # fmt: skip
 _SHOWN = 20
+_MOMENT = 0.001
 
 
 class FaultReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,8 +104,9 @@ def by_fault(course: Course, report: Report) -> list[FaultReport]:
 
     took = recoveries(Course(faults=faults, begins=course.begins, accepted=course.accepted))
     given_back: dict[str, float] = {}
-    for at in report.rescued:
-        fault = belongs(at)
+    for lost_at, at in report.rescued:
+        # What a fault is to blame for ends a moment after it began.
+        fault = belongs(at if lost_at is None else lost_at + _MOMENT)
         if fault is not None:
             given_back[fault.name] = max(given_back.get(fault.name, 0.0), at - fault.began)
     refused = Counter(fault.name for at in report.refused if (fault := belongs(at)) is not None)

@@ -50,8 +50,9 @@ BEGIN
     END LOOP;
 
     -- Keys after jobs, and nowhere else so: whoever holds a key waits for no job's row, and a row is waited for above. Where
-    -- jobs are parked behind a key, the key has a row.
-    IF NOT p_joined AND EXISTS (SELECT FROM concurrency_keys) THEN
+    -- jobs are parked behind a key, the key has a row. The size of a file is known at once; to find that there is no row, the
+    -- planner would walk over all that are gone and that an open transaction keeps.
+    IF NOT p_joined AND pg_relation_size('concurrency_keys') > 0 THEN
         SELECT array_agg(key.queue), array_agg(key.concurrency_key) INTO v_queues, v_keys
         FROM (SELECT DISTINCT j.queue, j.concurrency_key FROM unnest(v_locked) AS u (id)
               CROSS JOIN LATERAL (
@@ -90,7 +91,7 @@ BEGIN
         PERFORM free_keys_1(v_queues, v_keys, '{}');
     END IF;
 
-    IF EXISTS (SELECT FROM cancel_requests) THEN
+    IF pg_relation_size('cancel_requests') > 0 THEN
         DELETE FROM cancel_requests c
         WHERE c.job_id = ANY (p_ids) AND (SELECT true FROM jobs j WHERE j.id = c.job_id) IS NULL;
     END IF;

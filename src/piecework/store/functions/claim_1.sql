@@ -4,7 +4,7 @@
 --          $7 after_run_at bigint (us) and $8 after_id uuid: only what comes after these in the order (run_at, id) of the first
 --          lane, which then is the only one; null: from the start. A time that lies ahead of the clock is from the start, too
 -- raises:  no_data_found when the worker is not registered, or was given up for dead
--- returns: text: JSON array of: how many index entries were passed over, and an array of
+-- returns: text: JSON array of: how many index entries were passed over, how long it took (us), and an array of
 --          [id, claim_no, lane, run_at us, attempt, failures, crashes, config], lane being its place in the arrays, from 1;
 --          where a job has any of it besides: trace_context, created_at us, saved state, state inherited by its key.
 --          null when none is due and none was passed over
@@ -21,6 +21,7 @@ SET enable_mergejoin = off
 SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
+    v_began timestamptz := clock_timestamp();
     v_now timestamptz;
     v_after timestamptz := timestamptz 'epoch' + p_after_run_at * interval '1 microsecond';
     v_stateful boolean;
@@ -81,6 +82,8 @@ BEGIN
              END, ']'), ','), count(*)
     INTO v_claimed, v_count FROM claimed c;
     v_read := pg_stat_get_xact_tuples_returned('jobs_lane'::regclass) - v_read - v_count;
-    RETURN CASE WHEN v_claimed IS NOT NULL OR v_read > 0 THEN concat('[', greatest(v_read, 0), ',[', v_claimed, ']]') END;
+    RETURN CASE WHEN v_claimed IS NOT NULL OR v_read > 0 THEN concat(
+        '[', greatest(v_read, 0), ',', (date_part('epoch', clock_timestamp() - v_began) * 1000000)::bigint,
+        ',[', v_claimed, ']]') END;
 END
 $$;

@@ -1,10 +1,11 @@
 -- Look for work: the lanes that hold claimable jobs, by loose index scans, one probe per lane and one more per (queue, job
 -- type). Besides: which transactions it cannot have missed, and how many jobs the worker owns.
--- params:  $1 worker uuid, $2 queues text[], $3 job_types text[]
+-- params:  $1 worker uuid (null: what it owns is not counted), $2 queues text[], $3 job_types text[]
 -- returns: text: JSON array of
 --          lanes: null or array of [queue, job_type, priority, whether of jobs with a concurrency key, microseconds until its
 --          first job is due (0 or less: due; while a manual clock is set, none but these)],
---          xmin (every transaction before it had ended before this look), jobs owned
+--          xmin (every transaction before it had ended before this look), jobs owned, how many index entries were walked over,
+--          how long it took (us)
 CREATE OR REPLACE FUNCTION /*schema.*/look_1(p_worker uuid, p_queues text[], p_job_types text[]) RETURNS text
 LANGUAGE plpgsql
 SET search_path = /*schema*/, pg_temp
@@ -15,6 +16,10 @@ SET enable_mergejoin = off
 SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
+    v_began timestamptz := clock_timestamp();
+    v_read bigint := pg_stat_get_xact_tuples_returned('jobs_lane'::regclass)
+        + pg_stat_get_xact_tuples_returned('jobs_key_lane'::regclass)
+        + pg_stat_get_xact_tuples_returned('jobs_owner'::regclass);
     v_xmin bigint;
     v_manual timestamptz := (SELECT c.now FROM clock c WHERE c.one);
     v_now timestamptz := coalesce(v_manual, clock_timestamp());
@@ -63,6 +68,11 @@ BEGIN
     -- A clock that stands still makes nothing due: whoever turns it has all workers look.
     WHERE v_manual IS NULL OR line.run_at <= v_now;
     SELECT count(*) INTO v_owned FROM jobs j WHERE j.worker_id = p_worker;
-    RETURN json_build_array(v_lanes, v_xmin, v_owned)::text;
+    -- As in claim_1.
+    v_read := pg_stat_get_xact_tuples_returned('jobs_lane'::regclass)
+        + pg_stat_get_xact_tuples_returned('jobs_key_lane'::regclass)
+        + pg_stat_get_xact_tuples_returned('jobs_owner'::regclass) - v_read;
+    RETURN json_build_array(
+        v_lanes, v_xmin, v_owned, v_read, (date_part('epoch', clock_timestamp() - v_began) * 1000000)::bigint)::text;
 END
 $$;

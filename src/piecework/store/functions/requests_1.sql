@@ -12,15 +12,21 @@ SET enable_mergejoin = off
 SET plan_cache_mode = force_generic_plan
 AS $$
 BEGIN
+    IF pg_relation_size('cancel_requests') = 0 THEN
+        RETURN NULL; -- most beats: nothing was ever requested, or vacuum has removed it
+    END IF;
+    -- By their places, and by no order that an index has: so rows that are gone, and that an open transaction keeps, are
+    -- passed over a page at a time.
     DELETE FROM cancel_requests WHERE ctid = ANY (ARRAY(
         SELECT c.ctid FROM cancel_requests c
-        WHERE (SELECT true FROM jobs j WHERE j.id = c.job_id) IS NULL
-        ORDER BY c.job_id FOR UPDATE SKIP LOCKED));
+        WHERE c.ctid >= '(0,0)' AND (SELECT true FROM jobs j WHERE j.id = c.job_id) IS NULL
+        ORDER BY uuid_send(c.job_id) FOR UPDATE SKIP LOCKED));
     RETURN (
         SELECT json_agg(json_build_array(held.id, held.claim_no))::text
         FROM cancel_requests c
         CROSS JOIN LATERAL (
             SELECT j.id, j.claim_no FROM jobs j
-            WHERE j.id = c.job_id AND coalesce(j.worker_id = p_worker, false) LIMIT 1) AS held);
+            WHERE j.id = c.job_id AND coalesce(j.worker_id = p_worker, false) LIMIT 1) AS held
+        WHERE c.ctid >= '(0,0)');
 END
 $$;

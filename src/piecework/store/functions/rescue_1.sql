@@ -25,7 +25,7 @@ BEGIN
         RETURN NULL;
     END IF;
     -- Keys before jobs, in one order (invariant D).
-    IF EXISTS (SELECT FROM concurrency_keys) THEN
+    IF pg_relation_size('concurrency_keys') > 0 THEN
         SELECT array_agg(key.queue), array_agg(key.concurrency_key) INTO v_queues, v_keys
         FROM (SELECT DISTINCT j.queue, j.concurrency_key FROM jobs j
               WHERE j.worker_id = p_dead AND j.concurrency_key IS NOT NULL) AS key;
@@ -51,7 +51,7 @@ BEGIN
         PERFORM pg_notify(/*channel*/, jsonb_build_array(
             v_job.queue, v_job.job_type, v_job.priority, '[]'::jsonb, v_job.keyed)::text);
     END LOOP;
-    IF EXISTS (SELECT FROM cancel_requests) THEN
+    IF pg_relation_size('cancel_requests') > 0 THEN
         PERFORM FROM cancel_1(ARRAY(
             SELECT c.job_id FROM cancel_requests c
             WHERE c.job_id = ANY (ARRAY(SELECT (r->>0)::uuid FROM unnest(v_rescued) AS r)) ORDER BY c.job_id), true);

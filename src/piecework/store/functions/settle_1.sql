@@ -27,8 +27,9 @@ DECLARE
     v_job record;
     v_held record;
 BEGIN
-    -- A job that is to be cancelled ends so, unless it completed.
-    IF 'fail' = ANY (p_moves) AND EXISTS (SELECT FROM cancel_requests) THEN
+    -- A job that is to be cancelled ends so, unless it completed. Whether there is anything in a table is asked of the size of
+    -- its file: to find that there is no row, one would walk over all that are gone and that an open transaction keeps.
+    IF 'fail' = ANY (p_moves) AND pg_relation_size('cancel_requests') > 0 THEN
         p_moves := ARRAY(
             SELECT CASE WHEN u.move = 'fail' AND (SELECT true FROM cancel_requests c WHERE c.job_id = u.id)
                         THEN 'cancel' ELSE u.move END
@@ -95,7 +96,7 @@ BEGIN
     IF v_landed IS NOT NULL THEN
         -- What belongs to the job goes with it; what is saved under its key stays. Statements of their own, after the one
         -- that locked the rows: whoever reports or saves holds the row while he does, so all of it is seen.
-        IF EXISTS (SELECT FROM progress) THEN
+        IF pg_relation_size('progress') > 0 THEN
             FOR v_held IN
                 DELETE FROM progress WHERE job_id = ANY (ARRAY(SELECT p_ids[n] FROM unnest(v_landed) AS n))
                 RETURNING job_id, result
@@ -104,7 +105,7 @@ BEGIN
                 WHERE id = v_held.job_id AND finished_at = v_now AND result IS NULL AND v_held.result IS NOT NULL;
             END LOOP;
         END IF;
-        IF EXISTS (SELECT FROM execution_states) THEN
+        IF pg_relation_size('execution_states') > 0 THEN
             DELETE FROM execution_states WHERE job_id = ANY (ARRAY(SELECT p_ids[n] FROM unnest(v_landed) AS n));
         END IF;
     END IF;
@@ -136,7 +137,7 @@ BEGIN
             v_landed := v_landed || v_job.position::integer;
             -- Read after the row is written: who declares itself idle from now on looks until this transaction has ended.
             -- Equal notices of a transaction are sent once.
-            IF EXISTS (SELECT FROM idle_workers) THEN
+            IF EXISTS (SELECT FROM idle_workers i WHERE i.ctid >= '(0,0)') THEN
                 PERFORM pg_notify(/*channel*/, jsonb_build_array(
                     v_held.queue, v_held.job_type, v_held.priority, '[]'::jsonb, v_held.keyed)::text);
             END IF;
@@ -145,7 +146,7 @@ BEGIN
 
     -- Whoever requests a cancellation holds the row of the job: what was requested before the rows were locked is seen by
     -- this statement, and what comes later finds them as they are now.
-    IF v_landed IS NOT NULL AND EXISTS (SELECT FROM cancel_requests) THEN
+    IF v_landed IS NOT NULL AND pg_relation_size('cancel_requests') > 0 THEN
         PERFORM FROM cancel_1(ARRAY(
             SELECT c.job_id FROM cancel_requests c
             WHERE c.job_id = ANY (ARRAY(SELECT p_ids[n] FROM unnest(v_landed) AS n)) ORDER BY c.job_id), true);

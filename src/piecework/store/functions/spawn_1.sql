@@ -75,7 +75,7 @@ BEGIN
               FROM jsonb_to_recordset(v_jobs) AS j (
                   job_type text, queue text, priority smallint, concurrency_key text)
              ) AS lane (queue, job_type, priority, keyed);
-    ELSIF EXISTS (SELECT FROM idle_workers) THEN
+    ELSIF EXISTS (SELECT FROM idle_workers i WHERE i.ctid >= '(0,0)') THEN
         PERFORM pg_notify(/*channel*/, jsonb_build_array(
                     lane.queue, lane.job_type, lane.priority, woken.targets, lane.keyed)::text)
         FROM (SELECT coalesce(j.queue, 'default'), j.job_type, coalesce(j.priority, 0), j.concurrency_key IS NOT NULL,
@@ -86,8 +86,9 @@ BEGIN
         CROSS JOIN LATERAL (
             SELECT jsonb_agg(target.worker_id) AS targets
             FROM (SELECT i.worker_id FROM idle_workers i
-                  -- True of all, and a condition that an index has: else there were no plan but a forbidden one.
-                  WHERE i.worker_id >= '00000000-0000-0000-0000-000000000000'
+                  -- True of all, and a way that is not forbidden: by their places, so that rows that are gone are passed
+                  -- over a page at a time.
+                  WHERE i.ctid >= '(0,0)'
                     AND lane.queue = ANY (i.queues) AND lane.job_type = ANY (i.job_types)
                   ORDER BY random() LIMIT least(ceil(lane.count / 100.0), 100)) AS target) AS woken
         WHERE woken.targets IS NOT NULL;

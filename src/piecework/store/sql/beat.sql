@@ -11,4 +11,4 @@ WITH own AS (
 SELECT (SELECT beat_no FROM own),
        (SELECT coalesce(json_agg(json_build_array(w.id, w.beat_no, date_part('epoch', w.lease)) ORDER BY w.id), '[]')::text
         FROM /*schema.*/workers w WHERE w.id <> $1::uuid),
-       CASE WHEN EXISTS (SELECT FROM /*schema.*/cancel_requests) THEN /*schema.*/requests_1($1::uuid) END
+       /*schema.*/requests_1($1::uuid)

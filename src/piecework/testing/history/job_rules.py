@@ -60,6 +60,8 @@ class JobRules:
         self.by_claim: dict[int, Attempt] = {attempt.claim_no: attempt for attempt in history.attempts}
         self.taken_over = 0
         """Runs that overlapped with a later one, and may."""
+        self.rescued: list[tuple[float | None, float]] = []
+        """When each claim that was rescued was lost, as far as that is known, and when it was given back."""
 
     def broken(self, workers: frozenset[str] | None) -> Iterator[Violation]:
         """Yield what is violated.
@@ -209,19 +211,25 @@ class JobRules:
             yield f"failures is {row.failures}, {least} attempts failed since the last reschedule"
 
     def _visible(self) -> Iterator[Violation]:
-        if self.terms.promised is None:
-            return
         for attempt in self.history.attempts:
             if attempt.move != "rescue":
                 continue
-            run = next((run for run in self.runs if run.claim_no == attempt.claim_no), None)
-            gone = None if run is None or self.cuts is None else self.cuts.gone(run)
-            if gone is None:
-                fault = last_before(self.terms.faults, attempt.ended)
-                gone = None if fault is None else fault.began
-            if gone is None:
+            lost_at = self._lost_at(attempt)
+            self.rescued.append((lost_at, attempt.ended))
+            if self.terms.promised is None:
+                continue
+            if lost_at is None:
                 what = f"claim {attempt.claim_no} was taken from a worker that nothing had befallen"
                 yield self._found("invisible", what, attempt)
-            elif attempt.ended > (due := deadline(self.terms, gone)):
+            elif attempt.ended > (due := deadline(self.terms, lost_at)):
                 what = f"claim {attempt.claim_no} was given back {attempt.ended - due:.1f} s later than promised"
                 yield self._found("invisible", what, attempt)
+
+    def _lost_at(self, attempt: Attempt) -> float | None:
+        """Return when the worker of a claim was gone, or else when the fault began that came last; None: none did."""
+        run = next((run for run in self.runs if run.claim_no == attempt.claim_no), None)
+        gone = None if run is None or self.cuts is None else self.cuts.gone(run)
+        if gone is None or gone > attempt.ended:
+            fault = last_before(self.terms.faults, attempt.ended)
+            return None if fault is None else fault.began
+        return gone

@@ -36,7 +36,7 @@ class Judge:
         self._violations: list[Violation] = []
         self._statuses: Counter[str] = Counter()
         self._moves: Counter[str] = Counter()
-        self._rescued: list[float] = []
+        self._rescued: list[tuple[float | None, float]] = []
         self._refused: list[float] = []
         self._jobs = self._runs = self._effects = self._taken_over = 0
 
@@ -52,8 +52,8 @@ class Judge:
         rules = JobRules(history, runs, self._terms, self._cuts)
         self._find(rules.broken(self._workers))
         self._taken_over += rules.taken_over
+        self._rescued += rules.rescued
         rescued = {attempt.claim_no: attempt.ended for attempt in history.attempts if attempt.move == "rescue"}
-        self._rescued += rescued.values()
         self._refused += [
             run.ended for run in runs if run.ended is not None and run.ended > rescued.get(run.claim_no, float("inf"))
         ]
@@ -73,7 +73,7 @@ class Judge:
         return Report(
             jobs=self._jobs, statuses=self._statuses, attempts=self._moves, runs=self._runs, effects=self._effects,
             forgotten=forgotten, taken_over=self._taken_over,
-            rescued=sorted(self._rescued), refused=sorted(self._refused),
+            rescued=self._rescued, refused=sorted(self._refused),
             counts=self._counts, violations=self._violations,
         )  # fmt: skip
 

@@ -135,8 +135,8 @@ class Report:
     """Accepted jobs that a failover has forgotten: what an asynchronous standby may lose."""
     taken_over: int
     """Runs that overlapped with a later one, by workers that had lost their lease: excused."""
-    rescued: Sequence[float]
-    """When claims were taken from workers that were given up for dead."""
+    rescued: Sequence[tuple[float | None, float]]
+    """When each claim of a worker that was given up for dead was lost, as far as that is known, and given back."""
     refused: Sequence[float]
     """When runs ended whose claim had been taken from them: what they wrote late changed nothing."""
     counts: Counter[Rule]
