@@ -101,9 +101,12 @@ class Store:
         try:
             async with connections.take() as conn:
                 with translated(self.dsn):
+                    state = await migrating.schema_state(conn, self.statements)
+                    if state.spawns_only:
+                        return []
                     if migrate:
-                        return await migrating.migrate(conn, self.statements)
-                    migrating.check(await migrating.schema_state(conn, self.statements), self.schema)
+                        return await migrating.migrate(conn, self.statements, state)
+                    migrating.check(state, self.schema)
                     return []
         except BaseException:
             await self.close()
