@@ -105,7 +105,10 @@ async def test_a_job_completes_in_a_transaction_that_is_bounded_and_leaves_no_se
     jobs: Jobs, dsn: str, in_thread: bool
 ) -> None:
     query(dsn, "CREATE TABLE effects (what text)")
-    show = "SELECT current_setting('idle_in_transaction_session_timeout') || ' ' || current_setting('transaction_isolation')"
+    show = (
+        "SELECT current_setting('idle_in_transaction_session_timeout') || ' ' "
+        "|| current_setting('transaction_isolation')"
+    )
     seen: list[object] = []
 
     @jobs.job

@@ -67,7 +67,8 @@ def schema(state: SchemaState, name: str) -> Verdict:
         migrating.check(state, name)
     except PieceworkError as error:
         role = "" if state.may_create else "; this role may not, take one that has CREATE"
-        return Verdict("failed", str(error), f"run `piecework migrate`{role}" if state.readable and not state.version else "")
+        lacks_it = state.readable and not state.version
+        return Verdict("failed", str(error), f"run `piecework migrate`{role}" if lacks_it else "")
     ours = migrating.code_version()
     newer = f" (this piecework is written for {ours}, which it supports)" if state.version > ours else ""
     text = f"schema {name!r} is at version {state.version}{newer}, {len(state.functions)} functions are installed"
