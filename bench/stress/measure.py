@@ -84,7 +84,8 @@ class Watch:
         self._read_at = float("-inf")
         self._samples: list[tuple[float, int]] = []
         self._readings: list[tuple[int, float]] = []
-        self._began: Mark | None = None
+        self._began = self._mark(0)
+        """The last look at which none had run, or the first at which some had."""
         self._run_in: Mark | None = None
 
     def follow(
@@ -104,7 +105,9 @@ class Watch:
                 break
             if not done and now - start > START:
                 raise MeasureError(f"no job had run after {START:.0f} s")
-            if self._began is None and done:
+            if not done:
+                self._began = self._began._replace(clock=now)
+            elif not self._began.count:
                 self._began = self._mark(done)
             if self._run_in is None and done >= count * running_in:
                 self._run_in = self._mark(done)
@@ -117,10 +120,10 @@ class Watch:
             durable(start + limit)
         last = self._mark(done)
         first = self._run_in
-        if self._began is not None and (first is None or first.count > done * ONE_BURST):
+        if first is None or first.count > done * ONE_BURST:
             first = self._began._replace(count=0)
-        if first is None or first.count >= last.count:
-            raise MeasureError(f"{done} of {count} jobs had run, too few or too fast to tell a rate")
+        if not done:
+            raise MeasureError(f"none of {count} jobs had run when time was up")
         self._readings.append((last.count, last.counters.cpu))
         return Run(first, last, self._samples, self._readings, done < count)
 

@@ -17,6 +17,7 @@ from bench.peers.process import MeasureError
 from bench.server import Server
 from bench.shapes import Figures
 from bench.stress.contestants import CONTESTED
+from bench.stress.measure import Run
 from bench.stress.rounds import Plan, Stage
 from bench.stress.shapes import SHAPES, Shape
 
@@ -60,6 +61,7 @@ class Stress:
         self._entered: list[Contestant] = []
         self._open = contextlib.ExitStack()
         self._ring: Ring | None = None
+        self._plains: dict[object, tuple[float, Run]] = {}
         self._start = time.monotonic()
 
     def measure(self, shapes: Iterable[Shape] = SHAPES, keep: Callable[[], None] = lambda: None) -> None:
@@ -92,7 +94,7 @@ class Stress:
                 continue
             outcome = found["outcomes"][who.name] = Outcome(figures=[], failure=None)
             try:
-                stage = Stage(self._ready(), self._plan)
+                stage = Stage(self._ready(), self._plan, shape.rounds, self._plains)
                 found["title"] = shape.shown(stage)
                 if who.name in self.missing:
                     raise MeasureError(self.missing[who.name])

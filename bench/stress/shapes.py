@@ -26,6 +26,7 @@ from bench.stress.transaction import OPEN
 DAYS = 86_400.0 * 7
 TURNS = ("spawn", "completion", "key")
 CONCURRENT = 5_000
+WITHOUT_GOAL = 2  # rounds
 KEYS_ARE_OURS = "its queues and locks mean something else than concurrency keys: not measured"
 TAKES_LONG = "not run: it takes minutes for each; `--shape paced --contestant NAME` measures it"
 KEEPS_NONE = "cannot: it keeps no history"
@@ -55,6 +56,8 @@ class Shape:
     measure: Measure
     counts: tuple[int, ...] = ()
     """What the scale changes."""
+    rounds: int = 100
+    """At most."""
     goals: tuple[Bound, ...] = ()
     others: str = ""
     """Why no other contestant meets it; empty: they do."""
@@ -147,19 +150,20 @@ SHAPES = (
           measure=_keys(15_000, 15_000), goals=(Bound("jobs_per_s", True, 12_000, "jobs/s"),), others=KEYS_ARE_OURS),
     Shape(name="keys-deep", title="50 concurrency keys, {} jobs", counts=(100_000,), measure=_keys(100_000, 50),
           goals=(Bound("jobs_per_s", True, 40_000, "jobs/s"),), others=KEYS_ARE_OURS),
-    Shape(name="types", title="50 job types: 5 with a backlog, one at its cap", measure=_types, others=NOT_WRITTEN),
+    Shape(name="types", title="50 job types: 5 with a backlog, one at its cap", measure=_types, others=NOT_WRITTEN,
+          rounds=WITHOUT_GOAL),
     Shape(name="sleeping", title="jobs that sleep 50 ms, 5,000 at once", measure=_sleeping, goals=_kept(0.9)),
     Shape(name="flight-5k", title="{} jobs in flight in another worker", counts=(5_000,), measure=_in_flight(5_000),
           goals=_kept(0.9), others=NOT_WRITTEN),
     Shape(name="flight-50k", title="{} jobs in flight in another worker", counts=(50_000,), measure=_in_flight(50_000),
           goals=_kept(0.9), others=NOT_WRITTEN),
-    Shape(name="payload-1k", title="payloads of 1 kB", measure=_payload(1_000, 20_000)),
-    Shape(name="payload-100k", title="payloads of 100 kB", measure=_payload(100_000, 2_000)),
+    Shape(name="payload-1k", title="payloads of 1 kB", measure=_payload(1_000, 20_000), rounds=WITHOUT_GOAL),
+    Shape(name="payload-100k", title="payloads of 100 kB", measure=_payload(100_000, 2_000), rounds=WITHOUT_GOAL),
     Shape(name="transaction", title="a transaction left open for a second", measure=_transaction, others=NO_TRANSACTION,
           goals=tuple(Bound(f"{turn}_delay_ms", False, 250, f"ms longer, a {turn} in it") for turn in TURNS)),
-    Shape(name="autovacuum", title="steady state, autovacuum off", others="",
+    Shape(name="autovacuum", title="steady state, autovacuum off", rounds=WITHOUT_GOAL,
           measure=lambda stage, who: steady_beside_plain(stage, who, autovacuum=False)),
-    Shape(name="processes", title="steady state, 8 worker processes",
+    Shape(name="processes", title="steady state, 8 worker processes", rounds=WITHOUT_GOAL,
           measure=lambda stage, who: steady_beside_plain(stage, who, processes=8)),
     Shape(name="pinned", title="MVCC horizon pinned, {} jobs: the last tenth beside the first", counts=(1_000_000,),
           measure=lambda stage, who: drain_pinned(stage, who, 1_000_000),

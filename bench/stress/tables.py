@@ -144,9 +144,11 @@ def fill_history(name: str, dsn: str, count: int) -> float:
 
 
 def vacuum(dsn: str) -> None:
-    """Leave the tables vacuumed and analyzed."""
+    """Leave the tables vacuumed and analyzed; not the catalogs, which takes longer than all else."""
+    tables = "SELECT string_agg(relid::regclass::text, ', ') FROM pg_stat_user_tables"
     with psycopg.connect(dsn, autocommit=True) as conn:
-        conn.execute("VACUUM ANALYZE")
+        [(names,)] = conn.execute(tables).fetchall()
+        conn.execute(f"VACUUM (ANALYZE, SKIP_DATABASE_STATS) {names}".encode())
 
 
 def text_of(size: int) -> str:

@@ -5,7 +5,19 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from piecework.model.cursors import BACK, FIRST_ID, OFTEN, SELDOM, SLOW, Cursors, Place, Walk, pause_after
+from piecework.model.cursors import (
+    BACK,
+    FIRST_ID,
+    OFTEN,
+    SELDOM,
+    SLOW,
+    Cursors,
+    Place,
+    SlowLane,
+    Walk,
+    pause_after,
+    slowest,
+)
 from piecework.model.job import ClaimedJob
 from piecework.model.lanes import Lane
 
@@ -158,3 +170,13 @@ def test_a_lane_that_gave_too_little_is_unfinished_until_it_was_walked_from_the_
     assert (lane, at) == (A, pytest.approx(3.8))
     cursors.claimed([A], None, SLOWLY, [], at, short=True)
     assert list(cursors.unfinished([A], None)) == []
+
+
+# for whoever looks
+
+
+def test_of_the_lanes_of_several_workers_each_is_told_once_the_slowest_first() -> None:
+    lanes = [SlowLane("q", "a", 0, 5, 0.1), SlowLane("q", "b", 0, 7, 0.1), SlowLane("q", "a", 0, 9, 0.2)]
+    assert slowest(lanes) == [lanes[2], lanes[1]]
+    cursors = slow_since(0.0)
+    assert cursors.slow_lanes == (SlowLane("default", "a", 0, SLOWLY.passed, SLOWLY.seconds),)

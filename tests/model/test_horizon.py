@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from piecework.model.cursors import SlowLane
 from piecework.model.horizon import (
     SLOW_CLAIM,
     Claims,
@@ -170,6 +171,18 @@ def test_the_rate_is_that_since_the_last_vacuum_and_without_dead_rows_nothing_is
     for history in ([], points((0, 5, 1, 1.0)), points((0, 9_000, 0, 0.0), (60, 10, 10, 0.1))):
         assert forecast(history)[::2] == (0.0, None)
         assert foretold(forecast(history)) == ""
+
+
+def test_claims_that_start_at_a_cursor_are_not_foretold_to_get_slower() -> None:
+    lane = SlowLane("q", "work", 0, 1_000_000, 0.14)
+    before = watch(a_sample(0, 100_000, claims=Claims(calls=0)), []).watch
+    claims = Claims(calls=100, seconds=0.5)
+    assert watch(a_sample(60, 200_000, before, claims), []).watch.forecast.doubled_in is not None
+    claims.slow_lanes = [lane, lane]
+    found = watch(a_sample(60, 200_000, before, claims), []).watch
+    assert found.slow_lanes == [lane]
+    assert found.forecast == pytest.approx((100_000 / 60, 0.005, None, None))
+    assert foretold(found.forecast) == "1667 come every second; a claim takes 5.0 ms now"
 
 
 def test_without_claims_or_after_a_worker_has_gone_with_its_counts_only_the_rate_is_told() -> None:

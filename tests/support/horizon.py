@@ -23,7 +23,7 @@ async def make_dead_rows(scene: Scene, count: int) -> int:
     jobs = [new_job() for _ in range(count)]
     async with scene.store_at(scene.dsn) as store:  # a session tells of what it did when it ends
         await store.spawn(jobs)
-        await store.cancel([JobId(job.id) for job in jobs])
+        await store.cancel([JobId(str(job.id)) for job in jobs])
     deadline = time.monotonic() + DEADLINE
     while dead_rows(scene) < before + count:
         assert time.monotonic() < deadline, f"{dead_rows(scene)} dead rows, not {before + count}"

@@ -23,6 +23,7 @@ _GAUGES = {
     "piecework.dead_rows": ("{row}", "Dead rows of the tables that workers change most."),
     "piecework.horizon.age": ("s", "For how long the one to blame has kept dead rows from being removed; 0: nobody."),
     "piecework.claim.mean": ("s", "How long a claim took of late, over all workers."),
+    "piecework.lane.passed": ("{entry}", "Of lanes with a cursor: what a claim from the very start passes over."),
 }
 
 

@@ -9,10 +9,21 @@ from typing import TypedDict
 import click
 
 from piecework.cli.output import quiet_text
-from piecework.model.horizon import SLOW_CLAIM, Claims, Forecast, Watch, forecast, foretold, latest
+from piecework.model.cursors import slowest
+from piecework.model.horizon import SLOW_CLAIM, Claims, Forecast, Watch, foretold, latest
 from piecework.model.pins import described, remedy
 
 BLIND = "grant it pg_read_all_stats"
+
+
+class SlowLaneReport(TypedDict):
+    """A lane in which a listed worker starts its claims at a cursor."""
+
+    queue: str
+    job_type: str
+    priority: int
+    passed: int
+    seconds: float
 
 
 class ClaimsReport(TypedDict):
@@ -23,6 +34,7 @@ class ClaimsReport(TypedDict):
     seconds_per_job: float | None
     worst_seconds: float
     slow: int
+    slow_lanes: list[SlowLaneReport]
 
 
 class CulpritReport(TypedDict):
@@ -61,6 +73,13 @@ def claims_report(counted: Sequence[Claims]) -> ClaimsReport:
         calls=sum(claims.calls for claims in counted), jobs=jobs, seconds_per_job=seconds / jobs if jobs else None,
         worst_seconds=max((claims.worst for claims in counted), default=0.0),
         slow=sum(claims.slow for claims in counted),
+        slow_lanes=[
+            SlowLaneReport(
+                queue=lane.queue, job_type=lane.job_type, priority=lane.priority, passed=lane.passed,
+                seconds=lane.seconds,
+            )
+            for lane in slowest(lane for claims in counted for lane in claims.slow_lanes)
+        ],
     )  # fmt: skip
 
 
@@ -69,7 +88,7 @@ def horizon_report(watches: Iterable[Watch | None]) -> HorizonReport | None:
     watch = latest(watches)
     if watch is None:
         return None
-    expected = forecast(watch.history)
+    expected = watch.forecast
     return HorizonReport(
         sampled_at=datetime.fromtimestamp(watch.at, UTC), dead_rows=watch.dead, dead_rows_of_keys=watch.dead_keys,
         vacuumed_seconds=watch.vacuumed, dead_rows_per_second=expected.growth, claim_seconds=expected.claim,
@@ -97,6 +116,12 @@ def print_horizon(horizon: HorizonReport | None, claims: ClaimsReport) -> None:
         click.echo(
             f"\nSlow claims: {claims['slow']} of {claims['calls']} took longer than {SLOW_CLAIM:g} s, "
             f"the worst {claims['worst_seconds']:.1f} s."
+        )
+    for lane in claims["slow_lanes"]:
+        name = quiet_text(f"{lane['job_type']} in queue {lane['queue']}, priority {lane['priority']}")
+        click.echo(
+            f"\nClaims of {name} start at a cursor: from the very start one passes over {lane['passed']} dead entries, "
+            f"in {lane['seconds']:.2g} s."
         )
     culprit = None if horizon is None else horizon["culprit"]
     if horizon is not None and culprit is not None:

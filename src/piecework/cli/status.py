@@ -43,7 +43,9 @@ def command(
       rescues   {last_hour, last_day}
       lost_settles  by the workers listed; such a settle changed nothing
       claims    {calls, jobs, seconds_per_job, worst_seconds, slow: those that
-                took longer than 0.1 s}, of the workers listed
+                took longer than 0.1 s, slow_lanes: [{queue, job_type,
+                priority, passed, seconds}], where claims start at a cursor},
+                of the workers listed
       horizon   null: no worker has looked yet; else {sampled_at, dead_rows,
                 dead_rows_of_keys, vacuumed_seconds, dead_rows_per_second,
                 claim_seconds, doubled_in_seconds, tenfold_in_seconds,

@@ -12,7 +12,7 @@ import psycopg
 from piecework.base import metrics
 from piecework.base.errors import DatabaseError, DatabaseUnreachable
 from piecework.model import horizon
-from piecework.model.horizon import Limits, Sample, Suspect, Watch, forecast
+from piecework.model.horizon import Limits, Sample, Suspect, Watch
 from piecework.model.pins import Pin, described, remedy
 from piecework.store.liveness import Counters, Pulse
 
@@ -64,7 +64,7 @@ class HorizonGuard:
         what = [described(suspect.pin)]
         if suspect.pin.kind == "session" and suspect.pin.state is None and not found.sees_all:
             what.append("what it does is hidden from this role (grant it pg_read_all_stats)")
-        comes = horizon.foretold(forecast(found.history))
+        comes = horizon.foretold(found.forecast)
         log.warning(
             "%s keeps vacuum from removing dead rows: jobs has %d, %d more than when it was first seen%s. To do: %s",
             ", ".join(what), found.dead, found.dead - suspect.least, f", and {comes}" if comes else "",
@@ -101,7 +101,7 @@ def _facts(suspect: Suspect, found: Watch) -> dict[str, object]:
 
 
 def _show(found: Watch) -> None:
-    expected, culprit = forecast(found.history), found.culprit
+    expected, culprit = found.forecast, found.culprit
     shown: list[metrics.Shown] = [
         metrics.Shown("piecework.dead_rows", found.dead, {"table": "jobs"}),
         metrics.Shown("piecework.dead_rows", found.dead_keys, {"table": "concurrency_keys"}),
@@ -113,4 +113,7 @@ def _show(found: Watch) -> None:
         age = max(culprit.pin.seconds or 0.0, found.at - culprit.since)
         of = {"kind": culprit.pin.kind, "name": culprit.pin.name}
     shown.append(metrics.Shown("piecework.horizon.age", age, of))
+    for lane in found.slow_lanes:
+        labels = {"queue": lane.queue, "job_type": lane.job_type, "priority": str(lane.priority)}
+        shown.append(metrics.Shown("piecework.lane.passed", lane.passed, labels))
     metrics.show(shown)

@@ -9,9 +9,11 @@ nothing is missed there.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
+
+import msgspec
 
 from piecework.model.job import ClaimedJob
 from piecework.model.lanes import Lane
@@ -43,6 +45,26 @@ class Walk(NamedTuple):
     """Index entries that were passed over: of rows that are gone, or that others hold."""
     seconds: float
     """How long it took on the server."""
+
+
+class SlowLane(msgspec.Struct, frozen=True):
+    """A lane that has a cursor."""
+
+    queue: str
+    job_type: str
+    priority: int
+    passed: int
+    """Index entries that the last claim from the very start passed over."""
+    seconds: float
+    """What that took."""
+
+
+def slowest(lanes: Iterable[SlowLane]) -> list[SlowLane]:
+    """Return each lane once, as the worker saw it that had to pass over most; those come first."""
+    most: dict[tuple[str, str, int], SlowLane] = {}
+    for lane in sorted(lanes, key=lambda lane: (-lane.passed, lane.queue, lane.job_type, lane.priority)):
+        most.setdefault((lane.queue, lane.job_type, lane.priority), lane)
+    return list(most.values())
 
 
 def pause_after(walk: Walk) -> float:
@@ -103,6 +125,14 @@ class Cursors:
     def apart(self) -> Collection[Lane]:
         """The lanes to be claimed by calls of their own: those with a cursor, and those one of which seems slow."""
         return self.of.keys() | self._suspects
+
+    @property
+    def slow_lanes(self) -> Sequence[SlowLane]:
+        """The lanes that have a cursor, for whoever looks."""
+        return tuple(
+            SlowLane(lane.queue, lane.job_type, lane.priority, cursor.whole.passed, cursor.whole.seconds)
+            for lane, cursor in self.of.items()
+        )
 
     def after(self, lanes: Sequence[Lane], now: float) -> Place | None:
         """Say where a claim from these lanes starts; None: at the very start."""

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import msgspec
 
 from piecework.base.texts import span
+from piecework.model.cursors import SlowLane, slowest
 from piecework.model.pins import Pin
 
 SLOW_CLAIM = 0.1
@@ -35,6 +36,8 @@ class Claims:
     worst: float = 0.0
     slow: int = 0
     """How many took longer than `SLOW_CLAIM`."""
+    slow_lanes: Sequence[SlowLane] = ()
+    """Those that have a cursor now."""
 
     def add(self, seconds: float, jobs: int) -> None:
         """Count a claim that was answered."""
@@ -83,11 +86,18 @@ class Watch(msgspec.Struct, frozen=True, kw_only=True):
     history: Sequence[Point] = ()
     suspects: Sequence[Suspect] = ()
     """Those that hold the horizon back most come first."""
+    slow_lanes: Sequence[SlowLane] = ()
+    """Those in which some worker starts its claims at a cursor."""
 
     @property
     def culprit(self) -> Suspect | None:
         """Who is to blame; None while nothing is wrong."""
         return next((suspect for suspect in self.suspects if suspect.accused_at is not None), None)
+
+    @property
+    def forecast(self) -> Forecast:
+        """What comes if it goes on like this."""
+        return forecast(self.history, from_cursors=bool(self.slow_lanes))
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
@@ -162,6 +172,7 @@ def watch(sample: Sample, pins: Sequence[Pin] | None, limits: Limits = LIMITS) -
     found = Watch(
         at=sample.at, dead=sample.dead, dead_keys=sample.dead_keys, vacuumed=sample.vacuumed,
         sees_all=sample.sees_all, history=history if worth_a_look(sample) else [point], suspects=suspects,
+        slow_lanes=slowest(sample.claims.slow_lanes),
     )  # fmt: skip
     return Turn(found, accused, gone)
 
@@ -192,11 +203,11 @@ class Forecast(NamedTuple):
     claim: float | None
     """Seconds that a claim takes now; None: none was made of late."""
     doubled_in: float | None
-    """Seconds until a claim takes twice as long; None: never, or not known."""
+    """Seconds until a claim takes twice as long; None: not for long, or not known."""
     tenfold_in: float | None
 
 
-def forecast(history: Sequence[Point]) -> Forecast:
+def forecast(history: Sequence[Point], *, from_cursors: bool = False) -> Forecast:
     """Say when claims will take 2 and 10 times as long as now, from the rate at which dead rows come.
 
     A claim steps over the dead entries of its lane, so it gets slower in proportion to them. How much for each is
@@ -204,6 +215,7 @@ def forecast(history: Sequence[Point]) -> Forecast:
 
     Args:
         history: in the order of time.
+        from_cursors: claims start at a cursor where they were slow, and so get hardly any slower.
     """
     rising = list(history)
     for at in range(len(rising) - 1, 0, -1):
@@ -214,7 +226,7 @@ def forecast(history: Sequence[Point]) -> Forecast:
     if len(rising) > 1 and rising[-1].at > rising[0].at:
         growth = (rising[-1].dead - rising[0].dead) / (rising[-1].at - rising[0].at)
     claim = _cost(*history[-2:]) if len(history) > 1 else None
-    if claim is None or growth <= 0:
+    if claim is None or growth <= 0 or from_cursors:
         return Forecast(growth, claim, None, None)
     for_one_more = claim / (_per_dead_row(rising) * growth)
     return Forecast(growth, claim, for_one_more, 9 * for_one_more)
@@ -239,8 +251,10 @@ def foretold(expected: Forecast) -> str:
     if expected.growth < 1:
         return ""
     comes = f"{expected.growth:.0f} come every second"
-    if expected.claim is None or expected.doubled_in is None or expected.tenfold_in is None:
+    if expected.claim is None:
         return comes
-    double, tenfold = (span(timedelta(seconds=seconds)) for seconds in (expected.doubled_in, expected.tenfold_in))
     now = f"{expected.claim * 1000:.1f} ms now"
+    if expected.doubled_in is None or expected.tenfold_in is None:
+        return f"{comes}; a claim takes {now}"
+    double, tenfold = (span(timedelta(seconds=seconds)) for seconds in (expected.doubled_in, expected.tenfold_in))
     return f"{comes}; a claim takes {now}, twice as long in {double}, ten times as long in {tenfold}"

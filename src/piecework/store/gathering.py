@@ -25,11 +25,10 @@ def is_small(jobs: Sequence[NewJob]) -> bool:
 
     Those with a key or an id of the caller's may not: they wait for whoever holds it.
     """
-    return (
-        len(jobs) <= _SMALL_JOBS
-        and _size(jobs) <= _SMALL_BYTES
-        and not any(job.chosen or job.key is not None for job in jobs)
-    )
+    if len(jobs) == 1:
+        [job] = jobs
+        return job.key is None and not job.chosen and len(job.config) <= _SMALL_BYTES
+    return len(jobs) <= _SMALL_JOBS and _size(jobs) <= _SMALL_BYTES and all(is_small([job]) for job in jobs)
 
 
 def _size(jobs: Sequence[NewJob]) -> int:

@@ -8,6 +8,7 @@ from typing import Protocol, TypeVar
 from uuid import UUID
 
 import msgspec
+import psycopg
 
 from piecework.base.errors import DatabaseUnreachable, JobAlreadyExists, PermissionDenied
 from piecework.base.ids import JobId
@@ -117,8 +118,11 @@ class Inserter:
         payload = spawning.payload(jobs)
 
         async def insert(conn: AsyncConnection) -> dict[int, UUID]:
-            with spawning.refusals():
+            try:
                 row = await (await conn.execute(self._statements.sql("spawn"), [payload])).fetchone()
+            except psycopg.Error:
+                with spawning.refusals():
+                    raise
             return spawning.holders(None if row is None else row[0])
 
         return await self._once(insert)

@@ -23,6 +23,7 @@ from piecework.store.connection import (
     connect,
     describe,
     pinned,
+    transaction_pins,
     translated,
 )
 from piecework.store.connections import AsyncPool, Connections, NoneFree, PooledConnections
@@ -266,9 +267,14 @@ class Store:
         assert connections is not None, "the store is not open"
         try:
             async with connections.take() as conn:
-                with translated(self.dsn):
+                try:
+                    if transaction_pins(conn) is None:
+                        return await call(conn)
                     async with pinned(conn):
                         return await call(conn)
+                except psycopg.Error:
+                    with translated(self.dsn):
+                        raise
         except NoneFree:
             raise
         except DatabaseUnreachable:

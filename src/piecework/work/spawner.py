@@ -75,8 +75,7 @@ class JobSpawner(KeyLookups[R], Generic[P, R]):
             DatabaseError: the database cannot be reached, or refuses.
         """
         spec = self.spec(*args, **kwargs)
-        with spawn_span((spec.new,)) as jobs:
-            held = await self._service.run(lambda store: store.spawn(jobs))
+        held = await _spawn(self._service, (spec.new,))
         return _handle(self._service, spec, held)
 
     def spawn_sync(self, /, *args: P.args, **kwargs: P.kwargs) -> JobHandle[R]:
@@ -199,8 +198,7 @@ async def spawn_all(service: Service, specs: Iterable[JobSpec[T]], conn: object)
     batch = _batch(specs)
     if conn is not None:
         return _handles(service, batch, await _join(service, batch, conn))
-    with spawn_span([spec.new for spec in batch]) as jobs:
-        held = await service.run(lambda store: store.spawn(jobs))
+    held = await _spawn(service, [spec.new for spec in batch])
     return _handles(service, batch, held)
 
 
@@ -212,6 +210,13 @@ def spawn_all_sync(service: Service, specs: Iterable[JobSpec[T]], conn: object) 
     with spawn_span([spec.new for spec in batch]) as jobs:
         held = service.run_sync(lambda store: store.spawn(jobs), "spawn_all")
     return _handles(service, batch, held)
+
+
+async def _spawn(service: Service, new: Sequence[NewJob]) -> dict[int, JobId]:
+    if not listened_to():
+        return await service.run(lambda store: store.spawn(new))
+    with spawn_span(new) as jobs:
+        return await service.run(lambda store: store.spawn(jobs))
 
 
 async def _join(service: Service, batch: Sequence[JobSpec[object]], conn: object) -> Mapping[int, JobId]:

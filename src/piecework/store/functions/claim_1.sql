@@ -24,7 +24,8 @@ DECLARE
     v_began timestamptz := clock_timestamp();
     v_now timestamptz;
     v_after timestamptz := timestamptz 'epoch' + p_after_run_at * interval '1 microsecond';
-    v_stateful boolean;
+    -- By the size of the file: to find no row, one would walk over all that are gone and that an open transaction keeps.
+    v_stateful boolean := pg_relation_size('execution_states') > 0;
     -- The session's own counters: they are not reset before the transaction has ended.
     v_read bigint := pg_stat_get_xact_tuples_returned('jobs_lane'::regclass);
     v_lanes jsonb;
@@ -33,8 +34,7 @@ DECLARE
     v_count bigint;
 BEGIN
     -- A rescue takes this row FOR UPDATE: so no claim slips in behind it and is owned by a worker that is struck off.
-    SELECT coalesce((SELECT c.now FROM clock c WHERE c.one), clock_timestamp()), EXISTS (SELECT FROM execution_states)
-    INTO v_now, v_stateful
+    SELECT coalesce((SELECT c.now FROM clock c WHERE c.one), clock_timestamp()) INTO v_now
     FROM workers w WHERE w.id = p_worker AND w.given_up_at IS NULL FOR KEY SHARE;
     IF NOT FOUND THEN
         RAISE no_data_found USING MESSAGE = 'worker ' || p_worker || ' was given up for dead';

@@ -15,6 +15,8 @@ SELECT json_build_object(
         'calls', coalesce(sum((c ->> 'calls')::bigint), 0), 'jobs', coalesce(sum((c ->> 'jobs')::bigint), 0),
         'seconds', coalesce(sum((c ->> 'seconds')::double precision), 0),
         'worst', coalesce(max((c ->> 'worst')::double precision), 0),
-        'slow', coalesce(sum((c ->> 'slow')::bigint), 0)) FROM claims),
+        'slow', coalesce(sum((c ->> 'slow')::bigint), 0),
+        'slow_lanes', coalesce((SELECT json_agg(lane) FROM claims, jsonb_array_elements(c -> 'slow_lanes') AS lane), '[]'))
+        FROM claims),
     'watch', (SELECT w.counters -> 'horizon' FROM /*schema.*/workers w WHERE w.counters #>> '{horizon,at}' IS NOT NULL
               ORDER BY (w.counters #>> '{horizon,at}')::double precision DESC, w.id LIMIT 1))::text
