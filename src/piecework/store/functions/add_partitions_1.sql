@@ -37,5 +37,3 @@ BEGIN
     RETURN v_made;
 END
 $$;
-
-REVOKE EXECUTE ON FUNCTION /*schema.*/add_partitions_1(integer) FROM PUBLIC;

@@ -42,5 +42,3 @@ BEGIN
     ORDER BY j.position;
 END
 $$;
-
-REVOKE EXECUTE ON FUNCTION /*schema.*/spawn(text) FROM PUBLIC;

@@ -100,5 +100,3 @@ BEGIN
     RETURN v_holders;
 END
 $$;
-
-REVOKE EXECUTE ON FUNCTION /*schema.*/spawn_1(text) FROM PUBLIC;
