@@ -86,6 +86,7 @@ class Cursor:
     """When the next one may be."""
     back_at: float
     """When the next one from before the cursor may be."""
+    back_pause: float = OFTEN
 
     def after(self, now: float) -> Place | None:
         """Say where the next claim starts; None: at the very start."""
@@ -100,11 +101,12 @@ class Cursor:
             last: of what it brought; None: nothing.
             short: it brought less than it asked for: whatever it could see is claimed.
         """
-        pause = pause_after(walk)
         if after is None:
-            self.whole, self.whole_at = walk, now + pause
+            self.whole, self.whole_at = walk, now + pause_after(walk)
+        elif after != self.place:
+            self.back_pause = pause_after(walk)
         if after != self.place:
-            self.back_at = now + pause
+            self.back_at = now + self.back_pause
         if last is not None:
             # What lies before its start is brought by a claim only if the clock was turned back behind that.
             turned_back = after is not None and last <= after

@@ -164,6 +164,9 @@ def guard(t: Tables) -> list[object]:
 
 # What has one plan for certain, or no plan that its settings pin: looked at in tables of two sizes alone.
 MORE_CALLS = [
+    Call("take from a place on", "claim_after", lambda t: [
+        WORKERS["other"], ["default"], ["work"], [0], [ASKED], ASKED, *t.place(t.waiting[t.some][0])],
+         ways="jobs_lane"),
     Call("spawn one", "spawn", lambda t: [new_jobs(1)], asked=1),
     Call("spawn many", "spawn", lambda t: [new_jobs(ASKED)]),
     Call("spawn with concurrency keys", "spawn", lambda t: [new_jobs(ASKED, concurrency_key="hot")]),

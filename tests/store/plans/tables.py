@@ -95,6 +95,11 @@ class Tables:
             [self.keyed],
         )
 
+    def place(self, id: UUID) -> list[object]:
+        """That of a job in the order of its lane, as a claim takes it."""
+        find = "SELECT (date_part('epoch', run_at) * 1000000)::bigint, id FROM jobs WHERE id = %s"
+        return [*(self.sql.execute(find, [id]).fetchone() or (0, id))]
+
     def newest(self, which: str) -> list[object]:
         """The newest job of which this holds."""
         [job] = self.ids(f"SELECT id FROM jobs WHERE {which} ORDER BY id DESC LIMIT 1")

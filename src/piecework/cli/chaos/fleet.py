@@ -95,8 +95,14 @@ class Fleet:
         return [member for member in self.members if member.role == role]
 
     def any(self, role: Role, chance: Random) -> Member:
-        """Return one of a role."""
-        return chance.choice(self.of(role))
+        """Return one of a role.
+
+        Raises:
+            LookupError: at this moment there is none.
+        """
+        if not (there := self.of(role)):
+            raise LookupError(f"there is no {role}")
+        return chance.choice(there)
 
     async def keep_up(self) -> None:
         """Start what is missing, and forget what has ended."""
@@ -137,7 +143,8 @@ class Fleet:
 
     def _program(self, role: Role, number: int) -> Sequence[str]:
         if role == "spawner":
-            return ["piecework.cli.chaos.spawner", str(self.crew.rate), f"{self._seed} {number}"]
+            return ["piecework.cli.chaos.spawner", str(self.crew.rate), f"{self._seed} {number}",
+                    str(self.crew.lease)]  # fmt: skip
         return [
             "piecework", "worker", "piecework.cli.chaos.work:jobs", "--concurrency", "30", "--threads", "10",
             "--grace", "1", "--lease", str(self.crew.lease),
