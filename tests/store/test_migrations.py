@@ -212,7 +212,7 @@ async def test_a_role_that_may_not_create_in_a_schema_made_for_others_is_told_so
 
 
 @pytest.mark.postgres(18, 15)
-async def test_a_role_that_may_only_use_tables_and_functions_can_do_all_that_work_needs(server: Server, dsn: str) -> None:
+async def test_a_role_that_may_use_tables_and_functions_can_do_all_that_work_needs(server: Server, dsn: str) -> None:
     with role(server, dsn) as (name, as_role):
         with psycopg.connect(dsn) as conn:
             conn.execute(f"GRANT USAGE ON SCHEMA piecework TO {name}")
