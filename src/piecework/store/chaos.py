@@ -36,6 +36,10 @@ class Console:
         """Return how many jobs are live."""
         return cast(int, (await self._run("chaos_live"))[0][0])
 
+    async def workers(self) -> set[str]:
+        """Return the ids of the workers there are."""
+        return {cast(str, id) for [id] in await self._run("history_workers")}
+
     async def sessions(self, application_name: str) -> list[tuple[int, str]]:
         """Return process id and last statement of the sessions of this name."""
         return cast("list[tuple[int, str]]", await self._run("chaos_sessions", application_name))
