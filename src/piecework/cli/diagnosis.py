@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple, TypeAlias
 from piecework.base.errors import PieceworkError
 from piecework.cli.horizon_report import BLIND
 from piecework.cli.output import moment, span
-from piecework.model.cursors import slowest
+from piecework.model.cursors import named
 from piecework.model.horizon import Sample, foretold
 from piecework.model.pins import Pin, described, remedy
 from piecework.store import migrating
@@ -169,9 +169,8 @@ def horizon(pins: Sequence[Pin], sample: Sample | None, sees_all: bool) -> Verdi
     watch = None if sample is None else sample.watch
     if watch is not None and (comes := foretold(watch.forecast)):
         dead += f", {comes}"
-    if sample is not None and (slow := slowest(sample.claims.slow_lanes)):
-        names = sorted({f"{lane.job_type} in {lane.queue}" for lane in slow})
-        dead += f"; claims start at a cursor: {_some(names, ', ')}"
+    if sample is not None and (lanes := named(sample.claims.slow_lanes)):
+        dead += f"; {lanes}"
     if not old:
         return Verdict("ok", f"no transaction is open for longer than {span(timedelta(seconds=_OLD))}{dead}{blind}")
     worst = max(pin.seconds or 0.0 for pin in old) >= _VERY_OLD
