@@ -35,7 +35,7 @@ async def test_a_claim_locks_no_job_of_a_key_in_another_workers_hands(scene: Sce
     neighbour, claiming = scene.session(), scene.session()
     neighbour.execute("SELECT FROM concurrency_keys WHERE concurrency_key = 'a' FOR NO KEY UPDATE")
     claiming.execute(
-        "SELECT claim_keyed_1($1::uuid, ARRAY['default'], ARRAY['work'], ARRAY[0::smallint], ARRAY[9], 9, 0)",
+        "SELECT claim_keyed_1($1::uuid, '{default}', '{work}', '{0}', '{9}', '{1}', 9, 0, 0)",
         [scene.worker()],
     )
     free = scene.rows("SELECT id FROM jobs FOR UPDATE SKIP LOCKED")
