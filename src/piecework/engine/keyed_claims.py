@@ -18,7 +18,7 @@ from piecework.work.registry import Registry
 
 _MOST = 500
 _MOST_BEYOND = 10_000
-_PATIENCE = 4
+_PATIENCE, _LEAST_PAUSE, _MOMENT = 4, 0.005, 0.001
 
 
 class Brought(NamedTuple):
@@ -31,8 +31,8 @@ class Brought(NamedTuple):
     """They may have others besides."""
     places: Places | None = None
     """Of jobs with concurrency keys, how many of a key may run at once."""
-    pause: float = 0.0
-    """Seconds for which lanes that gave nothing and have more are left alone at least."""
+    pause: float | None = None
+    """Seconds for which lanes that gave nothing and have more are left alone; None: for as long as usual."""
 
 
 class KeyedClaim(NamedTuple):
@@ -68,7 +68,7 @@ class KeyedClaims:
         lanes, began = [lane for lane, _ in asked], self._now()
         chains = NO_CHAINS if batched else self._executor.chains.asked(self._present_names(lanes))
         if chains is None:
-            return KeyedClaim(Brought([], lanes, more=True), most, 0.0)
+            return KeyedClaim(Brought([], lanes, more=True, pause=_MOMENT), most, 0.0)
         if chains.room:
             most = min(most, ceil(_MOST / self._per_key))
         claim = claiming.claim_keyed(self._link, worker_id, asked, most, chains, self._beyond)
@@ -78,7 +78,7 @@ class KeyedClaims:
         got = Counter(Lane(job.queue, job.job_type, job.priority, keyed=True) for job in found.jobs)
         spent = [lane for lane, count in asked if got[lane] < count]
         # Where chains go on it is no hurry to park what is in their way: they will take most of it.
-        pause = _PATIENCE * took if chains.room else 0.0
+        pause = max(_PATIENCE * took, _LEAST_PAUSE) if chains.room else None
         return KeyedClaim(Brought(found.jobs, spent, found.again, found.places, pause), most, took)
 
     def _learn(self, found: Keyed) -> None:
