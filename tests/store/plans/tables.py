@@ -73,7 +73,7 @@ class Tables:
         )  # fmt: skip
 
     def _fill_keys(self, rows: int) -> None:
-        """Jobs with keys: due, each its own; parked behind one; running, with parked siblings; due and of one free key."""
+        """Jobs with keys: due, each its own; parked behind one; running, siblings parked; due and of one free key."""
         jobs = (
             "INSERT INTO jobs (id, run_at, job_type, config, concurrency_key, parked, worker_id, claim_no) "
             "SELECT gen_random_uuid(), clock_timestamp() - interval '1 h', 'work', '{}', "
