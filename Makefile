@@ -20,6 +20,7 @@ demo: .venv/quickstart.stamp
 
 test: check
 	@tools/postgresql15.sh >/dev/null
+	@tools/pgbouncer.sh >/dev/null
 	@$(PYTEST) -n $(WORKERS) --dist worksteal $(ARGS)
 
 check: .venv/dev.stamp
@@ -30,6 +31,7 @@ check: .venv/dev.stamp
 
 soak: .venv/dev.stamp
 	@tools/postgresql15.sh >/dev/null
+	@tools/pgbouncer.sh >/dev/null
 	@$(PYTEST) -m soak $(ARGS)
 
 mutants: .venv/dev.stamp

@@ -155,7 +155,12 @@ def drain(
     ring: Ring, who: Contestant, dsn: str, database: str, count: int, limit: float,
     look: Callable[[int], None] | None = None, *, all: bool = False,
 ) -> Run:  # fmt: skip
-    """Let a worker run so many of the jobs that are there. If it is all of them, they must have ended durably."""
+    """Let a worker run so many of the jobs that are there. If it is all of them, they must have ended durably.
+
+    A checkpoint comes first: so every run writes whole pages to the log, whether its table is new or has been there.
+    """
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        conn.execute("CHECKPOINT")
     began = clock_of(dsn)
 
     def durable(until: float) -> None:

@@ -80,7 +80,7 @@ class Stage:
 
     def plain(self, who: Contestant, count: int, *, all: bool) -> Run:
         """A drain with nothing in the way, timed as the shape's: until all have ended, or until so many have run."""
-        known, now = (who.name, count, all), time.monotonic()
+        known, now = (who.name, who.concurrency, *who.env.items(), count, all), time.monotonic()
         at, run = self.plains.get(known, (float("-inf"), None))
         if run is not None and who.name != OURS and now - at < FRESH:
             return run
@@ -99,6 +99,7 @@ Once = Callable[[Stage, Contestant, str], AbstractContextManager[None]]
 def beside_plain(
     stage: Stage, who: Contestant, *, once: Once | None = None, filling: Filling | None = None,
     refill: bool = True, count: int | None = None, setting: Contestant | None = None, live: bool = True,
+    plain_setting: Contestant | None = None,
 ) -> Iterator[Figures]:  # fmt: skip
     """Drain jobs, once plainly and once with what the shape puts in the way, round by round.
 
@@ -107,12 +108,13 @@ def beside_plain(
         refill: whether the jobs of a round are made before it; else they are there.
         count: of the jobs of a run.
         setting: the contestant as its worker runs in the shape.
+        plain_setting: the same of the plain run.
         live: whether what `once` puts there is live jobs, so that some are left at the end of a run.
     """
     count, all = count or stage.jobs(who), once is None or not live
     with stage.ring.database(who, "stress") as dsn, once(stage, who, dsn) if once else nullcontext():
         for turn in stage.turns(who):
-            plain = stage.plain(who, count, all=all)
+            plain = stage.plain(plain_setting or who, count, all=all)
             if refill:
                 fill(who.name, dsn, count, filling)
             if refill or turn:

@@ -199,7 +199,11 @@ async def test_what_waits_in_chains_takes_no_place_of_the_concurrency(line: Line
         await line.ended(handles)
 
 
-async def test_plain_functions_stand_in_chains_as_well(jobs: Jobs, dsn: str) -> None:
+async def test_plain_functions_stand_in_chains_as_well(
+    jobs: Jobs, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("piecework.engine.chains._SHORT_RUN", 10.0)  # a loaded machine takes its time to start a thread
+    monkeypatch.setattr("piecework.engine.chains._WHOLE", 100.0)
     running: list[int] = []
     began: list[int] = []
     gate = threading.Event()

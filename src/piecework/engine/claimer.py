@@ -184,7 +184,7 @@ class Claimer:
         now, longest = self._now(), self._idleness.longest
         self._agenda.looked(look.lanes, now, longest, calm=self._idleness.calm, pause=pause)
         self._cursors.forget_unused(now)
-        self.costs.slow_lanes = self._cursors.slow_lanes
+        self.costs.slow_lanes = tuple(self._cursors.slow_lanes)
         self._agenda.due |= hinted
         if look.owned > max(held, len(self._executor.held)):
             self._next_audit = 0.0

@@ -24,7 +24,7 @@ from piecework.engine.watchdog import Watchdog
 from piecework.model.lanes import Lane
 from piecework.model.settings import WorkerSettings
 from piecework.model.settlement import Settlement
-from piecework.store.link import DatabaseHealth, Link
+from piecework.store.links import links_of
 from piecework.store.liveness import Pulse
 from piecework.store.settling import Answer
 from piecework.work.service import Service
@@ -54,14 +54,12 @@ class Worker:
         on_settled: Callable[[Sequence[str]], None] = lambda ids: None,
     ) -> None:
         store, registry = service.store, service.registry
-        self._registry = registry
+        self._store, self._registry = store, registry
         self._settings = settings
         self._resources = service.resources
         self._loop = asyncio.get_running_loop()
-        health = DatabaseHealth(store.dsn)
         lease = settings.liveness.lease.total_seconds()
-        self._links = [Link(store.dsn, store.statements, health, lease, store.revive) for _ in range(3)]
-        claims, settles, listens = self._links
+        self._links = claims, settles, listens = links_of(store, lease)
         self._completer = Completer(settles, self._answered, self._flushed, self._unparked)
         self._executor = Executor(service, settings, self._completer, self._freed)
         self._claimer = Claimer(claims, registry, settings, self._executor, self._beat_now)
@@ -70,8 +68,11 @@ class Worker:
             self._claimer.listening, 2 * lease,
         )  # fmt: skip
         self._heartbeat = Heartbeat(
-            Pulse(store.dsn, store.statements, _BEAT_DEADLINE * settings.liveness.beat.total_seconds()), settings,
-            registry, self._in_loop(self._reborn),
+            Pulse(
+                store.listen_dsn or store.dsn, store.statements,
+                _BEAT_DEADLINE * settings.liveness.beat.total_seconds(),
+            ),
+            settings, registry, self._in_loop(self._reborn),
             self._in_loop(self._claimer.look_now), self._in_loop(self._lease_renewed),
             self._in_loop(self._executor.cancel),
         )  # fmt: skip
@@ -93,6 +94,7 @@ class Worker:
 
     async def __aenter__(self) -> Worker:
         self._registry.resolve()
+        await self._store.check_listen_dsn()
         await self._resources.open()
         try:
             await self._sign_on()

@@ -28,6 +28,7 @@ SELDOM, OFTEN = 15.0, 0.1
 FIRST_ID = "00000000-0000-0000-0000-000000000000"
 _SHARE = 20
 _UNUSED = 60.0
+_MOST_NAMED = 5
 
 
 class Place(NamedTuple):
@@ -67,6 +68,13 @@ def slowest(lanes: Iterable[SlowLane]) -> list[SlowLane]:
     return list(most.values())
 
 
+def named(lanes: Iterable[SlowLane]) -> str:
+    """Say in words where claims start at a cursor; empty where there are no such lanes."""
+    names = sorted({f"{lane.job_type} in queue {lane.queue}" for lane in lanes})
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return f"claims start at a cursor: {', '.join(names[:_MOST_NAMED])}{more}" if names else ""
+
+
 def pause_after(walk: Walk) -> float:
     """Return the seconds until such a walk is repeated: it takes a twentieth of the time, but is not put off long."""
     return min(max(OFTEN, _SHARE * walk.seconds), SELDOM)
@@ -86,6 +94,7 @@ class Cursor:
     """When the next one may be."""
     back_at: float
     """When the next one from before the cursor may be."""
+    back_pause: float = OFTEN
 
     def after(self, now: float) -> Place | None:
         """Say where the next claim starts; None: at the very start."""
@@ -100,11 +109,12 @@ class Cursor:
             last: of what it brought; None: nothing.
             short: it brought less than it asked for: whatever it could see is claimed.
         """
-        pause = pause_after(walk)
         if after is None:
-            self.whole, self.whole_at = walk, now + pause
+            self.whole, self.whole_at = walk, now + pause_after(walk)
+        elif after != self.place:
+            self.back_pause = pause_after(walk)
         if after != self.place:
-            self.back_at = now + pause
+            self.back_at = now + self.back_pause
         if last is not None:
             # What lies before its start is brought by a claim only if the clock was turned back behind that.
             turned_back = after is not None and last <= after

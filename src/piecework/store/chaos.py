@@ -36,6 +36,10 @@ class Console:
         """Return how many jobs are live."""
         return cast(int, (await self._run("chaos_live"))[0][0])
 
+    async def workers(self) -> set[str]:
+        """Return the ids of the workers there are."""
+        return {cast(str, id) for [id] in await self._run("history_workers")}
+
     async def sessions(self, application_name: str) -> list[tuple[int, str]]:
         """Return process id and last statement of the sessions of this name."""
         return cast("list[tuple[int, str]]", await self._run("chaos_sessions", application_name))
@@ -59,7 +63,7 @@ class Console:
     @asynccontextmanager
     async def pinned(self) -> AsyncGenerator[None]:
         """Keep a snapshot and a transaction id in use."""
-        conn = await connect(self._dsn, self._statements.sql("pin_session"))
+        conn = await connect(self._dsn, self._statements.pins)
         try:
             with translated(self._dsn):
                 await conn.set_isolation_level(psycopg.IsolationLevel.REPEATABLE_READ)
@@ -72,7 +76,7 @@ class Console:
             await conn.close()
 
     async def _run(self, statement: str, *params: object) -> list[tuple[object, ...]]:
-        conn = await connect(self._dsn, self._statements.sql("pin_session"))
+        conn = await connect(self._dsn, self._statements.pins)
         try:
             with translated(self._dsn):
                 return await (await conn.execute(self._statements.sql(statement), params or None)).fetchall()

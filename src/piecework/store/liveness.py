@@ -14,7 +14,7 @@ import psycopg
 from piecework.base.errors import DatabaseUnreachable
 from piecework.model.horizon import Claims, Sample, Watch
 from piecework.model.pins import Pin
-from piecework.store.connection import Connection, condition, connect_sync, sever, translated
+from piecework.store.connection import Connection, condition, connect_sync, pinned_sync, sever, translated
 from piecework.store.examination import as_pin
 from piecework.store.statements import Statements
 
@@ -188,13 +188,14 @@ class Pulse:
         try:
             with translated(self._dsn):
                 if self._conn is None or self._conn.closed:
-                    self._conn = connect_sync(self._dsn, self._statements.sql("pin_session"))
+                    self._conn = connect_sync(self._dsn, self._statements.pins)
                 given_up = threading.Timer(self._deadline, sever, [self._conn])
                 given_up.name = "job-heartbeat-deadline"
                 given_up.daemon = True
                 given_up.start()
                 try:
-                    cursor = self._conn.execute(self._statements.sql(statement), params)
+                    with pinned_sync(self._conn):
+                        cursor = self._conn.execute(self._statements.sql(statement), params)
                     return cursor.fetchall() if cursor.description is not None else []
                 finally:
                     given_up.cancel()

@@ -128,7 +128,10 @@ async def count_attempts(store: Store) -> dict[AttemptEnd, int]:
 
 
 async def list_jobs(store: Store, which: JobFilter, limit: int) -> list[JobSnapshot]:
-    """Return the newest jobs first, live and finished, at most `limit`."""
+    """Return the newest jobs first, live and finished, at most `limit`.
+
+    Walks back from the newest: over all of them where few are of the queue or type.
+    """
     return [
         reading.snapshot(row) for row in await store.rows("list_jobs", which.status, which.queue, which.job_type, limit)
     ]
@@ -152,7 +155,7 @@ async def list_workers(store: Store) -> list[WorkerState]:
 
 
 async def list_running(store: Store, limit: int) -> list[RunningJob]:
-    """Return what workers hold, longest first, at most `limit`."""
+    """Return what workers hold, longest first, at most `limit`. Walks over all that they hold."""
     rows = await store.rows("list_running", limit)
     return [
         RunningJob(
@@ -187,7 +190,7 @@ async def list_attempts(store: Store, id: JobId) -> list[PastAttempt]:
 
 async def drop_schema(store: Store) -> None:
     """Remove the schema with everything in it. There is no way back."""
-    conn = await connect(store.dsn, store.statements.sql("pin_session"))
+    conn = await connect(store.dsn, store.statements.pins)
     try:
         with translated(store.dsn):
             await conn.execute(store.statements.sql("drop_schema"))

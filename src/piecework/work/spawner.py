@@ -32,15 +32,13 @@ _PART = 1000
 """Jobs that are inserted by one statement; the next ones are made meanwhile."""
 
 
-class JobSpec(Generic[R]):
+# Not looked at by the garbage collector: with many jobs it would take as long as making them.
+class JobSpec(msgspec.Struct, Generic[R], eq=False, gc=False):
     """A job that is not spawned yet: encoded, checked, with its id. `jobs.spawn_all` spawns it, once."""
 
-    __slots__ = ("id", "new", "read")
-
-    def __init__(self, id: JobId, new: NewJob, read: Read[R]) -> None:
-        self.id = id
-        self.new = new
-        self.read = read
+    id: JobId
+    new: NewJob
+    read: Read[R]
 
     @property
     def job_type(self) -> str:

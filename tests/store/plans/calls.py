@@ -147,9 +147,9 @@ CALLS = [
     Call("claim of a chain", "claim_keyed", through(lambda link: claiming.claim_keyed(
         link, WORKERS["other"], [(CHAINED_LANE, 1)], 1, Chains({"chained": ASKED}, ASKED))), keyed=True, higher=10,
         ways="jobs_key_lane jobs_key_order jobs_parked"),
-    Call("complete with concurrency keys", "settle_keyed", settle_keyed("complete"), share=20, keyed=True, higher=10,
+    Call("complete with concurrency keys", "settle_keyed", settle_keyed("complete"), share=20, keyed=True, higher=20,
          ways="jobs_key_order jobs_parked"),
-    Call("retry with concurrency keys", "settle_keyed", settle_keyed("retry"), share=20, keyed=True, higher=10,
+    Call("retry with concurrency keys", "settle_keyed", settle_keyed("retry"), share=20, keyed=True, higher=20,
          ways="jobs_key_order jobs_parked"),
 ]  # fmt: skip
 
@@ -169,15 +169,18 @@ def guard(t: Tables) -> list[object]:
 
 # What has one plan for certain, or no plan that its settings pin: looked at in tables of two sizes alone.
 MORE_CALLS = [
+    Call("take from a place on", "claim_after", lambda t: [
+        WORKERS["other"], ["default"], ["work"], [0], [ASKED], ASKED, *t.place(t.waiting[t.some][0])],
+         ways="jobs_lane"),
     Call("spawn one", "spawn", lambda t: [new_jobs(1)], asked=1),
     Call("spawn many", "spawn", lambda t: [new_jobs(ASKED)]),
     Call("spawn with concurrency keys", "spawn", lambda t: [new_jobs(ASKED, concurrency_key="hot")]),
     Call("spawn with one key", "spawn", lambda t: [new_jobs(1, key="new")], ways="jobs_unique_key", asked=1),
-    Call("fail with concurrency keys", "settle_keyed", settle_keyed("fail"), higher=10,
+    Call("fail with concurrency keys", "settle_keyed", settle_keyed("fail"), higher=20,
          ways="jobs_key_order jobs_parked"),
-    Call("reschedule with concurrency keys", "settle_keyed", settle_keyed("reschedule"), higher=10,
+    Call("reschedule with concurrency keys", "settle_keyed", settle_keyed("reschedule"), higher=20,
          ways="jobs_key_order jobs_parked"),
-    Call("release with concurrency keys", "settle_keyed", settle_keyed("release"), higher=10,
+    Call("release with concurrency keys", "settle_keyed", settle_keyed("release"), higher=20,
          ways="jobs_key_order jobs_parked"),
     Call("declare idle", "declare_idle", lambda t: [WORKERS["mine"], ["default"], ["work"]], asked=1),
     Call("declare busy", "declare_busy", lambda t: [WORKERS["mine"]], asked=1),

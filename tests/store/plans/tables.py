@@ -73,7 +73,7 @@ class Tables:
         )  # fmt: skip
 
     def _fill_keys(self, rows: int) -> None:
-        """Jobs with keys: each its own; many parked behind one; running, with parked siblings; many of a free key."""
+        """Jobs with keys: due, each its own; parked behind one; running, siblings parked; due and of one free key."""
         jobs = (
             "INSERT INTO jobs (id, run_at, job_type, config, concurrency_key, parked, worker_id, claim_no) "
             "SELECT gen_random_uuid(), clock_timestamp() - interval '1 h', 'work', '{}', "
@@ -97,6 +97,11 @@ class Tables:
             "clock_timestamp() - interval '1 h', 'work', '{}', concurrency_key, true FROM jobs WHERE id = ANY (%s)",
             [self.keyed],
         )
+
+    def place(self, id: UUID) -> list[object]:
+        """That of a job in the order of its lane, as a claim takes it."""
+        find = "SELECT (date_part('epoch', run_at) * 1000000)::bigint, id FROM jobs WHERE id = %s"
+        return [*(self.sql.execute(find, [id]).fetchone() or (0, id))]
 
     def newest(self, which: str) -> list[object]:
         """The newest job of which this holds."""

@@ -23,7 +23,7 @@ from piecework.cli.chaos import variables
 from piecework.cli.lifeline import Child
 from piecework.testing.history import Cut, this_process
 from piecework.testing.proxy import FaultProxy
-from piecework.work.database import DSN_VARIABLE
+from piecework.work.database import DSN_VARIABLE, LISTEN_VARIABLE
 
 Role: TypeAlias = Literal["worker", "spawner"]
 
@@ -95,8 +95,14 @@ class Fleet:
         return [member for member in self.members if member.role == role]
 
     def any(self, role: Role, chance: Random) -> Member:
-        """Return one of a role."""
-        return chance.choice(self.of(role))
+        """Return one of a role.
+
+        Raises:
+            LookupError: at this moment there is none.
+        """
+        if not (there := self.of(role)):
+            raise LookupError(f"there is no {role}")
+        return chance.choice(there)
 
     async def keep_up(self) -> None:
         """Start what is missing, and forget what has ended."""
@@ -122,7 +128,8 @@ class Fleet:
         self.started[role] += 1
         surroundings = {
             variables.SCHEMA: self._schema, variables.LEDGER: str(self.ledger),
-            DSN_VARIABLE: make_conninfo(proxy.dsn, application_name=self._schema), **_off(clock),
+            DSN_VARIABLE: make_conninfo(proxy.dsn, application_name=self._schema), LISTEN_VARIABLE: "",
+            **_off(clock),
         }  # fmt: skip
         with (self._folder / f"{role}-{number}.log").open("wb") as log:
             child = await lifeline.start(
@@ -136,7 +143,8 @@ class Fleet:
 
     def _program(self, role: Role, number: int) -> Sequence[str]:
         if role == "spawner":
-            return ["piecework.cli.chaos.spawner", str(self.crew.rate), f"{self._seed} {number}"]
+            return ["piecework.cli.chaos.spawner", str(self.crew.rate), f"{self._seed} {number}",
+                    str(self.crew.lease)]  # fmt: skip
         return [
             "piecework", "worker", "piecework.cli.chaos.work:jobs", "--concurrency", "30", "--threads", "10",
             "--grace", "1", "--lease", str(self.crew.lease),

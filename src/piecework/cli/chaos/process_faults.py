@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from collections.abc import Awaitable, Callable
 from random import Random
 
@@ -15,7 +16,8 @@ from piecework.testing.faults import Direction, Moment
 
 _HOUR = 3600
 _WAYS: tuple[tuple[Direction, ...], ...] = ((), ("to_server",), ("to_client",))
-_REPLACED_WITHIN = 10.0
+_REPLACED_WITHIN = 30.0
+_LOOK = 0.05
 
 
 async def kill(scene: Scene, chance: Random) -> None:
@@ -23,8 +25,13 @@ async def kill(scene: Scene, chance: Random) -> None:
 
 
 async def kill_all(scene: Scene, chance: Random) -> None:
+    """Kill all workers; it is over when one of those that are started for them is at work."""
+    before = await scene.console.workers()
     for member in scene.fleet.of("worker"):
         member.send(signal.SIGKILL)
+    deadline = time.monotonic() + _REPLACED_WITHIN
+    while await scene.console.workers() <= before and time.monotonic() < deadline:  # noqa: ASYNC110
+        await asyncio.sleep(_LOOK)
 
 
 async def kill_spawner(scene: Scene, chance: Random) -> None:

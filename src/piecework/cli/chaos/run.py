@@ -145,20 +145,16 @@ async def _break(plan: Plan, scene: Scene, log: Log, say: Say) -> None:
                 log.skipped[kind.name] = why
                 say(f"Not done: {kind.name}, since {why}")
     end = time.monotonic() + plan.seconds
-    going: set[asyncio.Task[None]] = set()
-    for step in steps(plan.seed, chosen) if chosen else ():
-        await asyncio.sleep(step.before)
-        if time.monotonic() >= end:
-            break
-        say(f"{end - time.monotonic():6.1f} s left: {step.kind.name}")
-        task = asyncio.create_task(_do(step, scene, log, say), name="chaos-fault")
-        going.add(task)
-        task.add_done_callback(going.discard)
-        if step.alone:
-            await asyncio.wait([task])
-            await asyncio.sleep(step.chance.uniform(0.2, 1.5) * scene.lease)
-    if going:
-        await asyncio.wait(going)
+    async with asyncio.TaskGroup() as group:
+        for step in steps(plan.seed, chosen) if chosen else ():
+            await asyncio.sleep(step.before)
+            if time.monotonic() >= end:
+                break
+            say(f"{end - time.monotonic():6.1f} s left: {step.kind.name}")
+            task = group.create_task(_do(step, scene, log, say), name="chaos-fault")
+            if step.alone:
+                await task
+                await asyncio.sleep(step.chance.uniform(0.2, 1.5) * scene.lease)
 
 
 async def _do(step: Step, scene: Scene, log: Log, say: Say) -> None:
@@ -169,8 +165,8 @@ async def _do(step: Step, scene: Scene, log: Log, say: Say) -> None:
 
 
 async def _drained(scene: Scene) -> bool:
-    """Wait until all jobs have ended; False: they have not within two minutes."""
-    deadline = time.monotonic() + _DRAINS_WITHIN
+    """Wait until all jobs have ended; False: they have not within two minutes, or ten leases."""
+    deadline = time.monotonic() + max(_DRAINS_WITHIN, 10 * scene.lease)
     while time.monotonic() < deadline:
         await scene.fleet.keep_up()
         try:

@@ -141,6 +141,6 @@ async def do(kind: Kind, scene: Scene, chance: Random) -> tuple[Fault, str | Non
         began, why = time.monotonic(), None
         try:
             await kind.do(scene, chance)
-        except (PieceworkError, psycopg.Error, ProcessLookupError) as error:
+        except (PieceworkError, psycopg.Error, LookupError, ProcessLookupError) as error:
             why = str(error)
         return Fault(kind.name, began, time.monotonic()), why

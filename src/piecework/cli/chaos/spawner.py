@@ -1,4 +1,4 @@
-"""The processes of a chaos run that spawn: `python -m piecework.cli.chaos.spawner RATE SEED`, jobs per second."""
+"""The processes of a chaos run that spawn: `python -m piecework.cli.chaos.spawner RATE SEED LEASE`."""
 
 from __future__ import annotations
 
@@ -22,15 +22,18 @@ _CANCELLED = 0.05
 _PAUSE = 0.1
 
 
-def load(chance: random.Random, jobs: int) -> list[JobSpec[object]]:
-    """Return the specs of so many jobs, of all kinds but those with keys, less a few."""
+def load(chance: random.Random, jobs: int, lease: float) -> list[JobSpec[object]]:
+    """Return the specs of so many jobs, of all kinds but those with keys; some run for longer than the lease."""
     specs: list[JobSpec[object]] = []
+    longest = 2 * lease
     for _ in range(jobs):
         match chance.randrange(20):
-            case 0 | 1:
-                specs.append(work.nap.spec(chance.random() * 2))
+            case 0:
+                specs.append(work.nap.spec(chance.random() * longest))
+            case 1:
+                specs.append(work.nap_in_thread.spec(chance.random() ** 3 * longest))
             case 2:
-                specs.append(work.nap_in_thread.spec(chance.random() * 2))
+                specs.append(work.pay_slowly.spec(chance.random() ** 3 * longest))
             case 3 | 4:
                 specs.append(work.pay_in_thread.spec())
             case 5 | 6 | 7 | 8:
@@ -48,9 +51,9 @@ def load(chance: random.Random, jobs: int) -> list[JobSpec[object]]:
     return specs
 
 
-async def spawn_some(chance: random.Random, jobs: int) -> None:
+async def spawn_some(chance: random.Random, jobs: int, lease: float) -> None:
     """Spawn so many jobs in one call, one with a key in another, and cancel one now and then."""
-    handles = await work.jobs.spawn_all(load(chance, jobs))
+    handles = await work.jobs.spawn_all(load(chance, jobs, lease))
     ledger.accepted([str(handle.id) for handle in handles])
     one = await work.named.spawn(f"name {chance.randrange(_NAMES)}")
     if one.created:
@@ -59,7 +62,7 @@ async def spawn_some(chance: random.Random, jobs: int) -> None:
         await chance.choice(list(handles)).cancel()
 
 
-async def spawn(rate: float, seed: str) -> None:
+async def spawn(rate: float, seed: str, lease: float) -> None:
     """Spawn until the process is told to end; what fails is said, and not tried again."""
     chance = random.Random(seed)
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
@@ -71,7 +74,7 @@ async def spawn(rate: float, seed: str) -> None:
             async with work.jobs:
                 while not ending.is_set():
                     try:
-                        await spawn_some(chance, max(1, round(rate * _EVERY)))
+                        await spawn_some(chance, max(1, round(rate * _EVERY)), lease)
                     except PieceworkError as error:
                         _say(f"a spawn failed: {error}")
                     await asyncio.sleep(_EVERY * chance.uniform(0.5, 1.5))
@@ -89,10 +92,11 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("rate", type=float)
     parser.add_argument("seed")
+    parser.add_argument("lease", type=float)
     parser.add_argument("--lifeline", type=int)
     told = parser.parse_args()
     lifeline.grasp(told.lifeline).ready()
-    asyncio.run(in_task("chaos-spawner", lambda: spawn(told.rate, told.seed)))
+    asyncio.run(in_task("chaos-spawner", lambda: spawn(told.rate, told.seed, told.lease)))
 
 
 if __name__ == "__main__":

@@ -85,6 +85,15 @@ def pay_in_thread(job: CurrentJob) -> None:
         time.sleep(random.random() * 0.02)
 
 
+@jobs.job("chaos-pay-slowly", retry=_RETRY)
+async def pay_slowly(job: CurrentJob, seconds: float) -> None:
+    """Complete in a transaction that is open for a while, with an effect at its beginning."""
+    with recorded(job):
+        async with job.completing() as conn:
+            await _effects.write(conn, job, "effect")
+            await asyncio.sleep(seconds)
+
+
 @jobs.job("chaos-visit", retry=_RETRY, concurrency_key="room:{room}", concurrency_limit=3)
 async def visit(job: CurrentJob, room: int) -> None:
     """Run with at most two others of the room."""
@@ -120,11 +129,11 @@ async def count(batch: CurrentBatch[Number]) -> BatchOutcomes[int]:
 N_ATTEMPTS: Mapping[str, int] = dict.fromkeys(
     (
         each.job_type
-        for each in (erratic, nap, nap_in_thread, block, pay, pay_in_thread, visit, named, count)
+        for each in (erratic, nap, nap_in_thread, block, pay, pay_in_thread, pay_slowly, visit, named, count)
     ),
     ATTEMPTS,
 )  # fmt: skip
-EFFECTS = frozenset({pay.job_type, pay_in_thread.job_type})
+EFFECTS = frozenset({pay.job_type, pay_in_thread.job_type, pay_slowly.job_type})
 """Job types whose completion is in a transaction with an effect: that the run returned is not known of these."""
 RUNS = frozenset(N_ATTEMPTS) - EFFECTS - {count.job_type}
 """Job types that enter their runs in the ledger, and complete when the run has returned."""

@@ -1,4 +1,4 @@
--- The newest jobs first, live and finished.
+-- The newest jobs first, live and finished. Walks back from the newest: over all of them where few are of the queue or type.
 -- params:  $1 status text, $2 queue text, $3 job_type text (each null: any), $4 most integer
 -- returns: columns as store.reading.Row
 SELECT listed.* FROM (
