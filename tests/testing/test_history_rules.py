@@ -84,6 +84,14 @@ def test_a_clean_history_passes_by_all_rules() -> None:
     assert report.statuses == {"completed": 8, "errored": 1, "cancelled": 1}
 
 
+def test_a_worker_that_settles_several_jobs_of_a_key_at_once_has_run_them_one_after_the_other() -> None:
+    by_the_rows = [
+        JobHistory(job, [row(concurrency_key="k", started=2.0 + n / 10, ended=3.0, run_at=1.0 + n / 10)])
+        for n, job in enumerate("bac")
+    ]
+    assert judge(by_the_rows, Terms(), ["w1"]).violations == []
+
+
 OPEN = Terms(live=True)
 BROKEN: list[tuple[str, Rule, list[JobHistory], Terms]] = [
     ("an accepted job is nowhere", "lost", [PLAIN], Terms(accepted={"x": 1.0})),
@@ -127,7 +135,7 @@ BROKEN: list[tuple[str, Rule, list[JobHistory], Terms]] = [
     ("two jobs of a key at once", "concurrency limit", [keyed("a", 2.0, 3.0), keyed("b", 2.5, 4.0)], Terms()),
     ("two jobs of a key at once, by the rows", "concurrency limit", [
         JobHistory("a", [row(concurrency_key="k", started=2.0, ended=3.0)]),
-        JobHistory("b", [row(concurrency_key="k", started=2.5, ended=4.0)])], Terms()),
+        JobHistory("b", [row(concurrency_key="k", started=2.5, ended=4.0, worker="w2")])], Terms()),
     ("four jobs of a key with room for three", "concurrency limit", [
         keyed(job, 2.0 + n / 10, 3.0, concurrency_limit=3) for n, job in enumerate("abcd")], Terms()),
     ("the younger job first", "order in a key", [keyed("a", 4.0, 5.0), keyed("b", 2.0, 3.0, run_at=1.5)], Terms()),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
@@ -10,6 +10,9 @@ from typing import NamedTuple
 
 from piecework.testing.history.records import Attempt, JobHistory, JobRow, Run
 from piecework.testing.history.terms import Terms, Violation
+
+_ROUGHLY = 1.0
+"""Seconds by which the begin of a run may be late by the rows: its age is sent, and the settle may wait for a lock."""
 
 
 class Held(NamedTuple):
@@ -20,6 +23,8 @@ class Held(NamedTuple):
     job: str
     claim_no: int
     limit: int
+    worker: str | None
+    """Whose run it was, where its end is that of its settle: the worker may have begun the next one before that."""
 
 
 class First(NamedTuple):
@@ -31,6 +36,8 @@ class First(NamedTuple):
     seen: float
     """From when on everybody could see that it was due."""
     began: float
+    slack: float
+    """Seconds by which it may have begun earlier."""
 
 
 class Life(NamedTuple):
@@ -73,12 +80,15 @@ class KeyRules:
         own = row.concurrency_limit or 1
         limit = max(own, self.terms.limits.get(key, 0))
         held = list(_times(row, history.attempts, ran))
-        self._held[key] += (Held(began, ended, history.id, claim_no, limit) for began, ended, claim_no in held)
+        self._held[key] += (
+            Held(began, ended, history.id, claim_no, limit, worker) for began, ended, claim_no, worker in held
+        )
         if limit == 1 and row.claim_no == 1 and not history.attempts and held:
             # When its spawn was answered it was committed; else nobody knows, but that it takes a while.
             committed = self.terms.accepted.get(history.id, row.created + self.terms.slack)
             seen = max(committed, row.run_at + self.terms.slack)
-            self._firsts[key].append(First(row.priority, row.run_at, history.id, seen, held[0][0]))
+            slack = 0.0 if ran else _ROUGHLY
+            self._firsts[key].append(First(row.priority, row.run_at, history.id, seen, held[0][0], slack))
 
     def broken(self) -> Iterator[Violation]:
         """Yield what is violated."""
@@ -90,33 +100,49 @@ class KeyRules:
             yield from _unique(f"key {key!r} of {job_type}", lives, self.terms.slack)
 
 
-def _times(row: JobRow, attempts: Iterable[Attempt], ran: Sequence[Run]) -> Iterator[tuple[float, float, int]]:
-    """Yield begin, end and claim number of each time in which the job ran, by the ledger, else by the rows."""
+def _times(
+    row: JobRow, attempts: Iterable[Attempt], ran: Sequence[Run]
+) -> Iterator[tuple[float, float, int, str | None]]:
+    """Yield begin, end and claim number of each time in which the job ran, by the ledger; else by the rows, with the
+    worker that ran it."""
     if ran:
-        yield from ((run.began, run.ended if run.ended is not None else run.began, run.claim_no) for run in ran)
+        yield from ((run.began, run.ended if run.ended is not None else run.began, run.claim_no, None) for run in ran)
         return
     # By the rows, where a rescued claim may never have run.
     yield from (
-        (each.started, each.ended, each.claim_no)
+        (each.started, each.ended, each.claim_no, each.worker)
         for each in attempts if each.started is not None and each.move not in ("rescue", "fail", "cancel")
     )  # fmt: skip
     if row.started is not None and row.ended is not None:
-        yield row.started, row.ended, row.claim_no
+        yield row.started, row.ended, row.claim_no, row.worker
 
 
 def _limit(name: str, held: list[Held], terms: Terms) -> Iterator[Violation]:
-    """Go through the begins in their order; a job may begin if, with itself, no more run than its limit says."""
+    """Go through the begins in their order; a job may begin if, with itself, no more run than its limit says.
+
+    By the rows a worker may seem to run more, since it goes on to the next job before it settles the one before.
+    """
     running: list[tuple[float, Held]] = []
     for each in sorted(held):
         while running and running[0][0] <= each.began:
             heappop(running)
         heappush(running, (each.ended, each))
-        if len(running) > each.limit and not any(terms.claim_was_forgotten(other.began) for _, other in running):
+        if _at_once(running, each.limit) > each.limit and not any(
+            terms.claim_was_forgotten(other.began) for _, other in running
+        ):
             others = [other for _, other in sorted(running)]
             yield Violation(
                 "concurrency limit", tuple(other.job for other in others),
                 f"{len(others)} jobs of {name} ran at once, limit {each.limit}", tuple(map(repr, others)), each.began,
             )  # fmt: skip
+
+
+def _at_once(running: Sequence[tuple[float, Held]], limit: int) -> int:
+    if len(running) <= limit:
+        return len(running)
+    by_worker = Counter(held.worker for _, held in running)
+    certain = by_worker.pop(None, 0)
+    return certain + sum(min(count, limit) for count in by_worker.values())
 
 
 def _order(name: str, firsts: list[First]) -> Iterator[Violation]:
@@ -125,7 +151,7 @@ def _order(name: str, firsts: list[First]) -> Iterator[Violation]:
     # From the youngest on: the earliest begin of those that are to come later.
     younger: First | None = None
     for older in reversed(by_order):
-        if younger is not None and older.seen < younger.began < older.began:
+        if younger is not None and older.seen < younger.began < older.began - older.slack:
             yield Violation(
                 "order in a key", (older.job, younger.job),
                 f"of {name} the younger job began {older.began - younger.began:.3f} s before the older", (
