@@ -59,6 +59,7 @@ async def test_what_the_dsn_says_of_synchronous_commit_holds_for_spawns_and_work
     await a_life(watched if options is None else make_conninfo(watched, options=options))
     written = query(watched, "SELECT DISTINCT written, setting FROM public.notes")
     assert {
-        "jobs INSERT", "jobs UPDATE", "jobs DELETE", "finished_jobs INSERT", "execution_states INSERT", "workers INSERT",
+        "jobs INSERT", "jobs UPDATE", "jobs DELETE", "finished_jobs INSERT", "execution_states INSERT",
+        "workers INSERT",
     } <= {what for what, _ in written}  # fmt: skip
     assert {how for _, how in written} == {setting}
