@@ -34,7 +34,7 @@ SPARE = 3e9  # bytes of disk that stay free
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """How much is measured. The default takes about twelve minutes on two quiet cores."""
+    """How much is measured. The default takes about a quarter of an hour on two quiet cores."""
 
     rounds: int = 3
     """Of piecework; the others have one, but for what says otherwise."""
