@@ -163,7 +163,7 @@ def history(count: int, of_peers: int) -> Once:
     @contextmanager
     def once(stage: Stage, who: Contestant, dsn: str) -> Generator[None]:
         kept = stage.scaled(count if who.name == OURS else of_peers)
-        need, free = kept * BYTES_OF_HISTORY + SPARE, shutil.disk_usage(ROOT / ".cache").free
+        need, free = kept * BYTES_OF_HISTORY + SPARE, shutil.disk_usage(ROOT).free
         if free < need:
             raise MeasureError(f"{kept:,} finished jobs want {need / 1e9:.0f} GB of disk, {free / 1e9:.0f} GB are free")
         fill_history(who.name, dsn, kept)
