@@ -127,7 +127,7 @@ BROKEN: list[tuple[str, Rule, list[JobHistory], Terms]] = [
     ("two jobs of a key at once", "concurrency limit", [keyed("a", 2.0, 3.0), keyed("b", 2.5, 4.0)], Terms()),
     ("two jobs of a key at once, by the rows", "concurrency limit", [
         JobHistory("a", [row(concurrency_key="k", started=2.0, ended=3.0)]),
-        JobHistory("b", [row(concurrency_key="k", started=2.5, ended=4.0)])], Terms()),
+        JobHistory("b", [row(concurrency_key="k", started=2.5, ended=4.0, worker="w2")])], Terms()),
     ("four jobs of a key with room for three", "concurrency limit", [
         keyed(job, 2.0 + n / 10, 3.0, concurrency_limit=3) for n, job in enumerate("abcd")], Terms()),
     ("the younger job first", "order in a key", [keyed("a", 4.0, 5.0), keyed("b", 2.0, 3.0, run_at=1.5)], Terms()),

@@ -20,6 +20,8 @@ class Held(NamedTuple):
     job: str
     claim_no: int
     limit: int
+    worker: str = ""
+    """Whose run it was, where the end is that of its settle: the worker may have begun others in between."""
 
 
 class First(NamedTuple):
@@ -31,6 +33,8 @@ class First(NamedTuple):
     seen: float
     """From when on everybody could see that it was due."""
     began: float
+    slack: float
+    """How exact the begin is, in seconds: the rows have it by the moment of the settle."""
 
 
 class Life(NamedTuple):
@@ -73,12 +77,13 @@ class KeyRules:
         own = row.concurrency_limit or 1
         limit = max(own, self.terms.limits.get(key, 0))
         held = list(_times(row, history.attempts, ran))
-        self._held[key] += (Held(began, ended, history.id, claim_no, limit) for began, ended, claim_no in held)
+        self._held[key] += (Held(began, ended, history.id, claim_no, limit, by) for began, ended, claim_no, by in held)
         if limit == 1 and row.claim_no == 1 and not history.attempts and held:
             # When its spawn was answered it was committed; else nobody knows, but that it takes a while.
             committed = self.terms.accepted.get(history.id, row.created + self.terms.slack)
             seen = max(committed, row.run_at + self.terms.slack)
-            self._firsts[key].append(First(row.priority, row.run_at, history.id, seen, held[0][0]))
+            slack = 0.0 if ran else self.terms.slack
+            self._firsts[key].append(First(row.priority, row.run_at, history.id, seen, held[0][0], slack))
 
     def broken(self) -> Iterator[Violation]:
         """Yield what is violated."""
@@ -90,18 +95,18 @@ class KeyRules:
             yield from _unique(f"key {key!r} of {job_type}", lives, self.terms.slack)
 
 
-def _times(row: JobRow, attempts: Iterable[Attempt], ran: Sequence[Run]) -> Iterator[tuple[float, float, int]]:
-    """Yield begin, end and claim number of each time in which the job ran, by the ledger, else by the rows."""
+def _times(row: JobRow, attempts: Iterable[Attempt], ran: Sequence[Run]) -> Iterator[tuple[float, float, int, str]]:
+    """Yield begin, end, claim number and, by the rows, worker of each time in which a job ran; the ledger is exact."""
     if ran:
-        yield from ((run.began, run.ended if run.ended is not None else run.began, run.claim_no) for run in ran)
+        yield from ((run.began, run.ended if run.ended is not None else run.began, run.claim_no, "") for run in ran)
         return
     # By the rows, where a rescued claim may never have run.
     yield from (
-        (each.started, each.ended, each.claim_no)
+        (each.started, each.ended, each.claim_no, each.worker)
         for each in attempts if each.started is not None and each.move not in ("rescue", "fail", "cancel")
     )  # fmt: skip
     if row.started is not None and row.ended is not None:
-        yield row.started, row.ended, row.claim_no
+        yield row.started, row.ended, row.claim_no, row.worker or ""
 
 
 def _limit(name: str, held: list[Held], terms: Terms) -> Iterator[Violation]:
@@ -111,8 +116,9 @@ def _limit(name: str, held: list[Held], terms: Terms) -> Iterator[Violation]:
         while running and running[0][0] <= each.began:
             heappop(running)
         heappush(running, (each.ended, each))
-        if len(running) > each.limit and not any(terms.claim_was_forgotten(other.began) for _, other in running):
-            others = [other for _, other in sorted(running)]
+        at_once = [other for _, other in running if other is each or not other.worker or other.worker != each.worker]
+        if len(at_once) > each.limit and not any(terms.claim_was_forgotten(other.began) for other in at_once):
+            others = sorted(at_once, key=lambda other: other.ended)
             yield Violation(
                 "concurrency limit", tuple(other.job for other in others),
                 f"{len(others)} jobs of {name} ran at once, limit {each.limit}", tuple(map(repr, others)), each.began,
@@ -125,7 +131,7 @@ def _order(name: str, firsts: list[First]) -> Iterator[Violation]:
     # From the youngest on: the earliest begin of those that are to come later.
     younger: First | None = None
     for older in reversed(by_order):
-        if younger is not None and older.seen < younger.began < older.began:
+        if younger is not None and older.seen < younger.began < older.began - max(older.slack, younger.slack):
             yield Violation(
                 "order in a key", (older.job, younger.job),
                 f"of {name} the younger job began {older.began - younger.began:.3f} s before the older", (
