@@ -339,7 +339,7 @@ async def test_looking_and_waiting_have_spans(jobs: Jobs, seen: Seen) -> None:
 
 async def test_an_empty_poll_leaves_no_span_and_a_failed_one_does(seen: Seen) -> None:
     async def empty() -> Claimed:
-        return Claimed([], [0], Walk(0, 0.0))
+        return Claimed([], [0], Walk(0, 0.0), 0)
 
     async def fails() -> Claimed:
         raise ConnectionError("gone")

@@ -14,6 +14,7 @@ from piecework.engine.held import Held
 from piecework.engine.idleness import Idleness
 from piecework.engine.keyed_claims import Brought, KeyedClaims
 from piecework.engine.planner import Planner
+from piecework.model.claim_size import ClaimSize
 from piecework.model.cursors import SLOW, Cursors, pause_after
 from piecework.model.horizon import Claims
 from piecework.model.lanes import Call, Lane
@@ -24,7 +25,6 @@ from piecework.store.link import Link
 from piecework.work.registry import Registry
 
 log = logging.getLogger("piecework.worker")
-_MOST = 500
 _GATHER = 0.005
 _STALE = 2.0
 _AUDIT_EVERY = 30.0
@@ -51,6 +51,7 @@ class Claimer:
         self._executor = executor
         self._gone = gone
         self._agenda = Agenda()
+        self._size = ClaimSize()
         self._cursors = Cursors()
         self._planner = Planner(registry, executor.capacity)
         self._idleness = Idleness(settings.look_every.total_seconds())
@@ -127,7 +128,8 @@ class Claimer:
                 self.worker_id = ""
                 self._gone()
         except DatabaseError:
-            # A claim may have landed whose answer is lost.
+            # A claim may have landed whose answer is lost, perhaps since it was too large.
+            self._size.failed()
             self._next_audit = 0.0
             self._idleness.revoke()
             self._agenda.look_now()
@@ -193,10 +195,10 @@ class Claimer:
 
     def _scarce(self) -> bool:
         capacity = self._executor.capacity
-        return capacity.held > 0 and capacity.room < min(_MOST, capacity.window // 2)
+        return capacity.held > 0 and capacity.room < min(self._size.most, capacity.window // 2)
 
     async def _claim(self) -> None:
-        most = min(self._executor.capacity.room, _MOST)
+        most = min(self._executor.capacity.room, self._size.most)
         planned = self._planner.plan(self._agenda.due, most, self._cursors.apart)
         if not planned:
             await self._sleep(self._agenda.next_event())
@@ -212,19 +214,21 @@ class Claimer:
     async def _call(self, worker_id: str, call: Call, most: int) -> int:
         """Claim from lanes of one kind; return how many jobs were taken, or how many batches."""
         poll, most = self._executor.tracing.poll, most * call.batch
-        asked = [(lane, min(count, max(_MOST // call.batch, 1)) * call.batch) for lane, count in call.asked]
+        asked = [(lane, min(count, max(self._size.most // call.batch, 1)) * call.batch) for lane, count in call.asked]
         if asked[0][0].keyed:
             claimed = await self._keyed.claim(worker_id, asked, most, batched=call.batch > 1)
             if claimed.took > 0:
                 self.costs.add(claimed.took, len(claimed.brought.jobs))
+            self._size.answered(len(claimed.brought.jobs), claimed.size)
             taken = self._take(worker_id, claimed.brought)
             return most if taken >= claimed.most else taken
         began = self._now()
         lanes = [lane for lane, _ in asked]
         after = self._cursors.after(lanes, began)
         claim = claiming.claim(self._link, worker_id, asked, most, after)
-        jobs, counts, walk = await poll(worker_id, most, claim)
+        jobs, counts, walk, size = await poll(worker_id, most, claim)
         now = self._now()
+        self._size.answered(len(jobs), size)
         self.costs.add(now - began, len(jobs))
         spent = [lane for (lane, count), got in zip(asked, counts, strict=True) if got < min(count, most)]
         self._cursors.claimed(lanes, after, walk, jobs, now, short=bool(spent))

@@ -9,6 +9,7 @@ from math import ceil
 from typing import NamedTuple
 
 from piecework.engine.executor import Executor
+from piecework.model.claim_size import MOST
 from piecework.model.job import ClaimedJob
 from piecework.model.lanes import Lane
 from piecework.store import claiming
@@ -16,7 +17,6 @@ from piecework.store.claiming import NO_CHAINS, Keyed, Places
 from piecework.store.link import Link
 from piecework.work.registry import Registry
 
-_MOST = 500
 _MOST_BEYOND = 10_000
 _PATIENCE, _LEAST_PAUSE, _MOMENT = 4, 0.005, 0.001
 
@@ -43,6 +43,8 @@ class KeyedClaim(NamedTuple):
     """How many jobs it asked for, besides those in chains."""
     took: float
     """Seconds."""
+    size: int
+    """Characters of the answer."""
 
 
 class KeyedClaims:
@@ -68,9 +70,9 @@ class KeyedClaims:
         lanes, began = [lane for lane, _ in asked], self._now()
         chains = NO_CHAINS if batched else self._executor.chains.asked(self._present_names(lanes))
         if chains is None:
-            return KeyedClaim(Brought([], lanes, more=True, pause=_MOMENT), most, 0.0)
+            return KeyedClaim(Brought([], lanes, more=True, pause=_MOMENT), most, 0.0, 0)
         if chains.room:
-            most = min(most, ceil(_MOST / self._per_key))
+            most = min(most, ceil(MOST / self._per_key))
         claim = claiming.claim_keyed(self._link, worker_id, asked, most, chains, self._beyond)
         found = await self._executor.tracing.poll(worker_id, most, claim)
         took = self._now() - began
@@ -79,7 +81,7 @@ class KeyedClaims:
         spent = [lane for lane, count in asked if got[lane] < count]
         # Where chains go on it is no hurry to park what is in their way: they will take most of it.
         pause = max(_PATIENCE * took, _LEAST_PAUSE) if chains.room else None
-        return KeyedClaim(Brought(found.jobs, spent, found.again, found.places, pause), most, took)
+        return KeyedClaim(Brought(found.jobs, spent, found.again, found.places, pause), most, took, found.size)
 
     def _learn(self, found: Keyed) -> None:
         self._next_beyond = max(self._next_beyond, min(2 * found.passed, _MOST_BEYOND))

@@ -9,11 +9,14 @@ from typing import NamedTuple, TypeAlias
 import msgspec
 import psycopg
 
+from piecework.base.errors import DatabaseError
 from piecework.model.cursors import Place, Walk
 from piecework.model.job import ClaimedJob
 from piecework.model.lanes import Lane
 from piecework.store.link import Link
 
+# A text of 1 GiB, or the memory for it.
+_TOO_LARGE = (psycopg.errors.ProgramLimitExceeded, psycopg.errors.InternalError_)
 _order = attrgetter("priority", "run_at", "id")
 _decode_jobs = msgspec.json.Decoder(list[ClaimedJob]).decode
 _decode_keyed = msgspec.json.Decoder(
@@ -54,6 +57,8 @@ class Claimed(NamedTuple):
     counts: list[int]
     """How many of them are of each lane that was asked for."""
     walk: Walk
+    size: int
+    """Characters of the answer."""
 
 
 async def claim(
@@ -67,6 +72,7 @@ async def claim(
     Raises:
         WorkerGone: this worker was given up for dead and may not claim under this id.
         DatabaseUnreachable: the answer is lost; jobs may be held by this worker without its knowing.
+        DatabaseError: it cannot be done now, or the answer would be too large: ask for less.
     """
     try:
         if after is None:
@@ -75,10 +81,13 @@ async def claim(
             answer = await link.value("claim_after", worker_id, *_lanes(allotment), most, *after)
     except psycopg.errors.NoDataFound:
         raise WorkerGone(worker_id) from None
+    except _TOO_LARGE as error:
+        raise DatabaseError(f"a claim of {most} jobs cannot be answered: {error}") from error
     counts = [0] * len(allotment)
     if answer is None:
-        return Claimed([], counts, Walk(0, 0.0))
-    passed, took, rows = _decode_claimed(str(answer))
+        return Claimed([], counts, Walk(0, 0.0), 0)
+    text = str(answer)
+    passed, took, rows = _decode_claimed(text)
     jobs: list[ClaimedJob] = []
     for row in rows:
         counts[row.lane - 1] += 1
@@ -90,7 +99,7 @@ async def claim(
             )
         )  # fmt: skip
     jobs.sort(key=_order)
-    return Claimed(jobs, counts, Walk(passed, took / 1e6))
+    return Claimed(jobs, counts, Walk(passed, took / 1e6), len(text))
 
 
 class Chains(NamedTuple):
@@ -118,6 +127,8 @@ class Keyed(NamedTuple):
     passed: int
     """How many due jobs were passed over, since somebody's open transaction holds their rows."""
     places: Places
+    size: int
+    """Characters of the answer."""
 
 
 async def claim_keyed(
@@ -142,10 +153,14 @@ async def claim_keyed(
         answer = await link.value("claim_keyed", worker_id, *_lanes(allotment), lengths, most, chains.room, beyond)
     except psycopg.errors.NoDataFound:
         raise WorkerGone(worker_id) from None
+    except _TOO_LARGE as error:
+        raise DatabaseError(f"a claim of {most} jobs cannot be answered: {error}") from error
     if answer is None:
-        return Keyed([], False, 0, {})
-    jobs, again, passed, places = _decode_keyed(str(answer))
-    return Keyed(sorted(jobs or (), key=_order), again, passed, {(queue, key): n for queue, key, n in places or ()})
+        return Keyed([], False, 0, {}, 0)
+    text = str(answer)
+    jobs, again, passed, found = _decode_keyed(text)
+    places = {(queue, key): n for queue, key, n in found or ()}
+    return Keyed(sorted(jobs or (), key=_order), again, passed, places, len(text))
 
 
 def _lanes(allotment: Sequence[tuple[Lane, int]]) -> tuple[list[str], list[str], list[int], list[int]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
@@ -10,9 +10,6 @@ from typing import NamedTuple
 
 from piecework.testing.history.records import Attempt, JobHistory, JobRow, Run
 from piecework.testing.history.terms import Terms, Violation
-
-_ROUGHLY = 1.0
-"""Seconds by which the begin of a run may be late by the rows: its age is sent, and the settle may wait for a lock."""
 
 
 class Held(NamedTuple):
@@ -23,8 +20,8 @@ class Held(NamedTuple):
     job: str
     claim_no: int
     limit: int
-    worker: str | None
-    """Whose run it was, where its end is that of its settle: the worker may have begun the next one before that."""
+    worker: str = ""
+    """Whose run it was, where the end is that of its settle: the worker may have begun others in between."""
 
 
 class First(NamedTuple):
@@ -37,7 +34,7 @@ class First(NamedTuple):
     """From when on everybody could see that it was due."""
     began: float
     slack: float
-    """Seconds by which it may have begun earlier."""
+    """How exact the begin is, in seconds: the rows have it by the moment of the settle."""
 
 
 class Life(NamedTuple):
@@ -80,14 +77,12 @@ class KeyRules:
         own = row.concurrency_limit or 1
         limit = max(own, self.terms.limits.get(key, 0))
         held = list(_times(row, history.attempts, ran))
-        self._held[key] += (
-            Held(began, ended, history.id, claim_no, limit, worker) for began, ended, claim_no, worker in held
-        )
+        self._held[key] += (Held(began, ended, history.id, claim_no, limit, by) for began, ended, claim_no, by in held)
         if limit == 1 and row.claim_no == 1 and not history.attempts and held:
             # When its spawn was answered it was committed; else nobody knows, but that it takes a while.
             committed = self.terms.accepted.get(history.id, row.created + self.terms.slack)
             seen = max(committed, row.run_at + self.terms.slack)
-            slack = 0.0 if ran else _ROUGHLY
+            slack = 0.0 if ran else self.terms.slack
             self._firsts[key].append(First(row.priority, row.run_at, history.id, seen, held[0][0], slack))
 
     def broken(self) -> Iterator[Violation]:
@@ -100,13 +95,10 @@ class KeyRules:
             yield from _unique(f"key {key!r} of {job_type}", lives, self.terms.slack)
 
 
-def _times(
-    row: JobRow, attempts: Iterable[Attempt], ran: Sequence[Run]
-) -> Iterator[tuple[float, float, int, str | None]]:
-    """Yield begin, end and claim number of each time in which the job ran, by the ledger; else by the rows, with the
-    worker that ran it."""
+def _times(row: JobRow, attempts: Iterable[Attempt], ran: Sequence[Run]) -> Iterator[tuple[float, float, int, str]]:
+    """Yield begin, end, claim number and, by the rows, worker of each time in which a job ran; the ledger is exact."""
     if ran:
-        yield from ((run.began, run.ended if run.ended is not None else run.began, run.claim_no, None) for run in ran)
+        yield from ((run.began, run.ended if run.ended is not None else run.began, run.claim_no, "") for run in ran)
         return
     # By the rows, where a rescued claim may never have run.
     yield from (
@@ -114,35 +106,23 @@ def _times(
         for each in attempts if each.started is not None and each.move not in ("rescue", "fail", "cancel")
     )  # fmt: skip
     if row.started is not None and row.ended is not None:
-        yield row.started, row.ended, row.claim_no, row.worker
+        yield row.started, row.ended, row.claim_no, row.worker or ""
 
 
 def _limit(name: str, held: list[Held], terms: Terms) -> Iterator[Violation]:
-    """Go through the begins in their order; a job may begin if, with itself, no more run than its limit says.
-
-    By the rows a worker may seem to run more, since it goes on to the next job before it settles the one before.
-    """
+    """Go through the begins in their order; a job may begin if, with itself, no more run than its limit says."""
     running: list[tuple[float, Held]] = []
     for each in sorted(held):
         while running and running[0][0] <= each.began:
             heappop(running)
         heappush(running, (each.ended, each))
-        if _at_once(running, each.limit) > each.limit and not any(
-            terms.claim_was_forgotten(other.began) for _, other in running
-        ):
-            others = [other for _, other in sorted(running)]
+        at_once = [other for _, other in running if other is each or not other.worker or other.worker != each.worker]
+        if len(at_once) > each.limit and not any(terms.claim_was_forgotten(other.began) for other in at_once):
+            others = sorted(at_once, key=lambda other: other.ended)
             yield Violation(
                 "concurrency limit", tuple(other.job for other in others),
                 f"{len(others)} jobs of {name} ran at once, limit {each.limit}", tuple(map(repr, others)), each.began,
             )  # fmt: skip
-
-
-def _at_once(running: Sequence[tuple[float, Held]], limit: int) -> int:
-    if len(running) <= limit:
-        return len(running)
-    by_worker = Counter(held.worker for _, held in running)
-    certain = by_worker.pop(None, 0)
-    return certain + sum(min(count, limit) for count in by_worker.values())
 
 
 def _order(name: str, firsts: list[First]) -> Iterator[Violation]:
@@ -151,7 +131,7 @@ def _order(name: str, firsts: list[First]) -> Iterator[Violation]:
     # From the youngest on: the earliest begin of those that are to come later.
     younger: First | None = None
     for older in reversed(by_order):
-        if younger is not None and older.seen < younger.began < older.began - older.slack:
+        if younger is not None and older.seen < younger.began < older.began - max(older.slack, younger.slack):
             yield Violation(
                 "order in a key", (older.job, younger.job),
                 f"of {name} the younger job began {older.began - younger.began:.3f} s before the older", (
