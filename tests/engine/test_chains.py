@@ -164,7 +164,7 @@ async def test_a_worker_that_stops_hands_back_what_waits_and_another_one_goes_on
         await line.warm_up()
         line.waits = lambda number: number == 3
         handles = await line.spawn(20)
-        await until(lambda: line.running)
+        await until(lambda: line.running and count(dsn, "finished_jobs WHERE concurrency_key = 'line'") == 3)
         held = line.holders()
         assert held > 1
         asyncio.get_running_loop().call_later(0.5, line.gate.set)

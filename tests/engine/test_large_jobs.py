@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import psycopg
 import pytest
@@ -42,6 +43,28 @@ async def test_no_claim_but_the_first_asks_for_more_than_fits(jobs: Jobs, monkey
     first, *others = [count for count in brought if count]
     assert first > 10
     assert max(others) <= 10
+
+
+async def test_chains_are_no_longer_than_fits(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claim_size, "MOST_BYTES", 100_000)
+    claim, brought = claiming.claim_keyed, list[int]()
+
+    async def counted(*asked: Any) -> claiming.Keyed:
+        claimed = await claim(*asked)
+        brought.append(len(claimed.jobs))
+        return claimed
+
+    monkeypatch.setattr(claiming, "claim_keyed", counted)
+
+    @jobs.job(concurrency_key="{key}")
+    async def length(key: str, text: str) -> int:
+        return len(text)
+
+    handles = await jobs.spawn_all([length.spec("k", "x" * 10_000) for _ in range(JOBS)])
+    async with jobs.worker():
+        assert await handles.results(timeout=SOON) == [10_000] * JOBS
+    assert sum(brought) == JOBS
+    assert 1 < max(brought) <= 20
 
 
 @pytest.mark.parametrize("error", [psycopg.errors.ProgramLimitExceeded, psycopg.errors.InternalError_])

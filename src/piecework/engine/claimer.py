@@ -216,7 +216,7 @@ class Claimer:
         poll, most = self._executor.tracing.poll, most * call.batch
         asked = [(lane, min(count, max(self._size.most // call.batch, 1)) * call.batch) for lane, count in call.asked]
         if asked[0][0].keyed:
-            claimed = await self._keyed.claim(worker_id, asked, most, batched=call.batch > 1)
+            claimed = await self._keyed.claim(worker_id, asked, most, self._size.most, batched=call.batch > 1)
             if claimed.took > 0:
                 self.costs.add(claimed.took, len(claimed.brought.jobs))
             self._size.answered(len(claimed.brought.jobs), claimed.size)

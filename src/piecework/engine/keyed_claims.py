@@ -9,7 +9,6 @@ from math import ceil
 from typing import NamedTuple
 
 from piecework.engine.executor import Executor
-from piecework.model.claim_size import MOST
 from piecework.model.job import ClaimedJob
 from piecework.model.lanes import Lane
 from piecework.store import claiming
@@ -62,17 +61,24 @@ class KeyedClaims:
         """Note that a round of claims begins: what was passed over in the round before is looked beyond."""
         self._beyond, self._next_beyond = self._next_beyond, 0
 
-    async def claim(self, worker_id: str, asked: Sequence[tuple[Lane, int]], most: int, *, batched: bool) -> KeyedClaim:
+    async def claim(
+        self, worker_id: str, asked: Sequence[tuple[Lane, int]], most: int, size: int, *, batched: bool
+    ) -> KeyedClaim:
         """Claim from lanes, unless what is in hand should move on first.
 
         Where keys have many jobs few keys are enough: the others are left to the next claim, and to other workers.
+
+        Args:
+            most: how many jobs that could begin at once.
+            size: how many jobs a claim is to bring, more or less; so many may come in chains besides.
         """
         lanes, began = [lane for lane, _ in asked], self._now()
         chains = NO_CHAINS if batched else self._executor.chains.asked(self._present_names(lanes))
         if chains is None:
             return KeyedClaim(Brought([], lanes, more=True, pause=_MOMENT), most, 0.0, 0)
         if chains.room:
-            most = min(most, ceil(MOST / self._per_key))
+            most = min(most, ceil(size / self._per_key))
+            chains = chains._replace(room=min(chains.room, size))
         claim = claiming.claim_keyed(self._link, worker_id, asked, most, chains, self._beyond)
         found = await self._executor.tracing.poll(worker_id, most, claim)
         took = self._now() - began
