@@ -62,7 +62,7 @@ async def test_each_job_is_of_its_lane_however_alike_their_names_are(scene: Scen
     for lane in lanes:
         [id] = await scene.spawn(new_job(queue=lane.queue, job_type=lane.job_type, priority=lane.priority))
         spawned[id] = lane
-    jobs, counts, walk = await claiming.claim(scene.link, worker, [(lane, 2) for lane in lanes], 1000)
+    jobs, counts, walk, _ = await claiming.claim(scene.link, worker, [(lane, 2) for lane in lanes], 1000)
     assert {job.id: Lane(job.queue, job.job_type, job.priority) for job in jobs} == spawned
     assert counts == [1] * len(lanes)
     assert walk.passed == 0
@@ -73,9 +73,9 @@ async def test_a_claim_counts_what_each_lane_gave_and_what_it_passed_over(scene:
     spawned = await scene.spawn_many(7, queue="counted")
     await scene.spawn_many(2, queue="counted", job_type="other")
     scene.session().execute("SELECT FROM jobs WHERE id = ANY ($1) FOR UPDATE", [spawned[:3]])
-    jobs, counts, walk = await claiming.claim(scene.link, worker, [(lane, 9), (other, 1)], 100)
+    jobs, counts, walk, _ = await claiming.claim(scene.link, worker, [(lane, 9), (other, 1)], 100)
     assert (len(jobs), counts, walk.passed) == (5, [4, 1], 3)
-    jobs, counts, walk = await claiming.claim(scene.link, worker, [(lane, 9)], 100)
+    jobs, counts, walk, _ = await claiming.claim(scene.link, worker, [(lane, 9)], 100)
     assert (jobs, counts) == ([], [0])
     assert walk.passed >= 3
 

@@ -42,7 +42,7 @@ async def test_a_claim_after_a_place_takes_what_comes_after_it_in_the_order_of_t
     early = await scene.spawn_many(3, run_at=1_000_000)
     late = await scene.spawn_many(2, run_at=2_000_000)
     await scene.spawn_many(1, run_at=1_500_000, job_type="other")
-    jobs, counts, _ = await claim_after(scene, worker, Place(1_000_000, early[1]))
+    jobs, counts, _, _ = await claim_after(scene, worker, Place(1_000_000, early[1]))
     assert [job.id for job in jobs] == [early[2], *late]
     assert counts == [3]
     assert (await claim_after(scene, worker, Place(2_000_000, FIRST_ID))).jobs == []
