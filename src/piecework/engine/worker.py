@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 
 from piecework.base.errors import DatabaseError
+from piecework.base.surroundings import SURROUNDINGS, Surroundings
 from piecework.base.threads import in_thread
 from piecework.engine.claimer import Claimer
 from piecework.engine.completer import Completer
@@ -45,6 +46,7 @@ class Worker:
             also those that are added later, and opens the resources before its first claim.
         settings: how much, of which queues, and how it proves that it lives.
         on_settled: called on the loop with the ids of jobs whose settles were answered.
+        surroundings: what it takes from its machine.
     """
 
     def __init__(
@@ -52,7 +54,9 @@ class Worker:
         service: Service,
         settings: WorkerSettings,
         on_settled: Callable[[Sequence[str]], None] = lambda ids: None,
+        surroundings: Surroundings = SURROUNDINGS,
     ) -> None:
+        self._surroundings = surroundings
         store, registry = service.store, service.registry
         self._registry = registry
         self._settings = settings
@@ -60,7 +64,9 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         health = DatabaseHealth(store.dsn)
         lease = settings.liveness.lease.total_seconds()
-        self._links = [Link(store.dsn, store.statements, health, lease, store.revive) for _ in range(3)]
+        self._links = [
+            Link(store.dsn, store.statements, health, lease, store.revive, store.wire, surroundings) for _ in _LINKS
+        ]
         claims, settles, listens = self._links
         self._completer = Completer(settles, self._answered, self._flushed, self._unparked)
         self._executor = Executor(service, settings, self._completer, self._freed)
@@ -69,16 +75,17 @@ class Worker:
             listens, lambda: self.worker_id, self._claimer.hint, self._claimer.hint_to_another, self._executor.cancel,
             self._claimer.listening, 2 * lease,
         )  # fmt: skip
+        patience = _BEAT_DEADLINE * settings.liveness.beat.total_seconds()
         self._heartbeat = Heartbeat(
-            Pulse(store.dsn, store.statements, _BEAT_DEADLINE * settings.liveness.beat.total_seconds()), settings,
-            registry, self._in_loop(self._reborn),
-            self._in_loop(self._claimer.look_now), self._in_loop(self._lease_renewed),
+            Pulse(store.dsn, store.statements, patience, store.wire, surroundings), settings, registry,
+            self._in_loop(self._reborn), self._in_loop(self._claimer.look_now), self._in_loop(self._lease_renewed),
             self._in_loop(self._executor.cancel),
         )  # fmt: skip
         self._heartbeat.counters.claims = self._claimer.costs
         self._watchdog = Watchdog(
-            settings.liveness, lambda: self._heartbeat.sent, self._in_loop(self._lease_over), self._end_what_runs
-        )
+            settings.liveness, lambda: self._heartbeat.sent, self._in_loop(self._lease_over), self._end_what_runs,
+            surroundings,
+        )  # fmt: skip
         self._on_settled = on_settled
         self._fenced = False
         self._owns_process = False
@@ -110,7 +117,7 @@ class Worker:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # A cancellation while it drains is what a second signal is: the rest is done without waiting for runs.
+        # A cancellation while it drains is what a second signal is: the rest is done without waiting.
         draining = self._loop.create_task(drained(self.drain, self.worker_id, self._executor.held), name="job-drain")
         cancelled: asyncio.CancelledError | None = None
         while not draining.done():
@@ -124,13 +131,14 @@ class Worker:
             raise cancelled
 
     async def _sign_on(self) -> None:
-        starting = self._loop.create_task(in_thread("job-sign-on", self._heartbeat.start), name="job-sign-on")
+        start = in_thread("job-sign-on", self._heartbeat.start, self._surroundings)
+        starting = self._loop.create_task(start, name="job-sign-on")
         try:
             await asyncio.shield(starting)
         except asyncio.CancelledError:
             await asyncio.wait({starting})  # the thread cannot be stopped, and would beat for ever
             if starting.exception() is None:
-                await in_thread("job-sign-off", self._heartbeat.stop)
+                await in_thread("job-sign-off", self._heartbeat.stop, self._surroundings)
             raise
 
     async def run_until_signalled(self) -> None:
@@ -200,7 +208,7 @@ class Worker:
         await self._loops.stop("job-listener")
         await self._loops.stop("job-completer", within=0.0 if executor.held else _SETTLE_GRACE)
         executor.close()
-        await in_thread("job-sign-off", self._heartbeat.stop)
+        await in_thread("job-sign-off", self._heartbeat.stop, self._surroundings)
         self._watchdog.close()
         for link in self._links:
             await link.drop()
@@ -295,4 +303,4 @@ class Worker:
         )  # fmt: skip
         if self._owns_process:
             logging.shutdown()
-            os._exit(_EXIT_CUT_OFF)
+            self._surroundings.end_process(_EXIT_CUT_OFF)

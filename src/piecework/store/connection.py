@@ -119,6 +119,25 @@ def connect_sync(dsn: str, session: bytes) -> Connection:
         return conn
 
 
+class Wire:
+    """How connections to the server are opened and broken: by the driver. Another one stands for another server."""
+
+    async def connect(self, dsn: str, session: bytes) -> AsyncConnection:
+        """Open an asynchronous connection, as `connect`."""
+        return await connect(dsn, session)
+
+    def connect_sync(self, dsn: str, session: bytes) -> Connection:
+        """Open a blocking connection, as `connect_sync`."""
+        return connect_sync(dsn, session)
+
+    def sever(self, conn: AsyncConnection | Connection) -> None:
+        """Break a connection, as `sever`."""
+        sever(conn)
+
+
+WIRE = Wire()
+"""To PostgreSQL."""
+
 _PASSWORD = re.compile(r"password=\S+|://[^@/\s]*@")
 
 

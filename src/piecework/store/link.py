@@ -9,8 +9,9 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 from piecework.base.errors import DatabaseError, DatabaseUnreachable
+from piecework.base.surroundings import SURROUNDINGS, Surroundings
 from piecework.base.threads import in_thread
-from piecework.store.connection import AsyncConnection, ReadOnlyServer, condition, connect, describe, sever, translated
+from piecework.store.connection import WIRE, AsyncConnection, ReadOnlyServer, Wire, condition, describe, translated
 from piecework.store.statements import Statements
 
 log = logging.getLogger("piecework.worker")
@@ -65,6 +66,8 @@ class Link:
         health: told of every loss and return.
         deadline: seconds after which a statement without an answer is given up, and the connection with it.
         revive: called in a thread before a reconnect; brings the embedded server back.
+        wire: opens the connection.
+        surroundings: where the thread comes from.
     """
 
     def __init__(
@@ -74,12 +77,16 @@ class Link:
         health: DatabaseHealth,
         deadline: float = 20.0,
         revive: Callable[[], object] | None = None,
+        wire: Wire = WIRE,
+        surroundings: Surroundings = SURROUNDINGS,
     ) -> None:
         self.dsn = dsn
         self.statements = statements
         self.health = health
         self._deadline = deadline
         self._revive = revive
+        self._wire = wire
+        self._surroundings = surroundings
         self._epoch = health.epoch
         self._conn: AsyncConnection | None = None
         self._pause = _FIRST_PAUSE
@@ -95,11 +102,11 @@ class Link:
             await self.drop()
         if self._conn is None or self._conn.closed:
             try:
-                self._conn = await connect(self.dsn, self.statements.sql("pin_session"))
+                self._conn = await self._wire.connect(self.dsn, self.statements.sql("pin_session"))
             except DatabaseError as error:
                 self.health.lost(self, error)
                 if self._revive is not None:
-                    await in_thread("embedded-postgres", self._try_to_revive)
+                    await in_thread("embedded-postgres", self._try_to_revive, self._surroundings)
                 raise
             self.health.opened(self)
         return self._conn
@@ -132,7 +139,7 @@ class Link:
 
         A timeout would ask a server that does not answer to cancel the statement, and wait for that.
         """
-        given_up = asyncio.get_running_loop().call_later(self._deadline, sever, conn)
+        given_up = asyncio.get_running_loop().call_later(self._deadline, self._wire.sever, conn)
         try:
             yield
         finally:

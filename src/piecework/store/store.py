@@ -16,7 +16,7 @@ from piecework.model.job import NewJob
 from piecework.model.snapshot import JobSnapshot
 from piecework.store import migrating, reading
 from piecework.store.cancelling import CancelAnswer
-from piecework.store.connection import LIMIT_ERRORS, AsyncConnection, complete_dsn, translated
+from piecework.store.connection import LIMIT_ERRORS, WIRE, AsyncConnection, Wire, complete_dsn, translated
 from piecework.store.connections import AsyncPool, Connections, NoneFree, PooledConnections
 from piecework.store.inserting import Inserter
 from piecework.store.lending import Lending
@@ -46,6 +46,7 @@ class Store:
         max_connections: at most so many connections at once; they are opened when needed.
         revive: called in a thread when the server cannot be reached, before one further try.
         pool: open, and to the same database: its connections are used instead, and it is not closed.
+        wire: opens the connections, also those of workers.
 
     Raises:
         ConfigurationError: `dsn` or `schema` is no such thing.
@@ -59,16 +60,18 @@ class Store:
         max_connections: int = 4,
         revive: Callable[[], object] | None = None,
         pool: AsyncPool | None = None,
+        wire: Wire = WIRE,
     ) -> None:
         self.dsn = complete_dsn(dsn)
         self.schema = schema
         self.statements = Statements(schema)
         self.revive = revive
+        self.wire = wire
         self._most = max_connections
         self._pool = pool
         self._connections: Connections | PooledConnections | None = None
         self._inserter = Inserter(self.statements, self._once, self.load)
-        self.lending = Lending(self.dsn, self.statements.sql("pin_completing"), max_connections, revive)
+        self.lending = Lending(self.dsn, self.statements.sql("pin_completing"), max_connections, revive, wire)
         """Lends connections to runs, also where there is a pool."""
 
     async def open(self, *, migrate: bool) -> list[str]:
@@ -82,7 +85,9 @@ class Store:
         """
         connections: Connections | PooledConnections
         if self._pool is None:
-            connections = Connections(self.dsn, self.statements.sql("pin_session"), self._most, self.revive)
+            connections = Connections(
+                self.dsn, self.statements.sql("pin_session"), self._most, self.revive, self.wire
+            )
         else:
             connections = PooledConnections(self._pool, self.dsn, self.statements.sql("pin_transaction"))
         self._connections = connections
