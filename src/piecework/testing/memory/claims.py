@@ -33,7 +33,8 @@ def _told(db: Database, txn: Transaction, job: Values, *, whole: bool) -> list[o
     if whole:
         own = db.states.find(txn, ("job", job["id"]))
         inherited = None if job["key"] is None else db.states.find(txn, ("key", job["job_type"], job["key"]))
-        row += [job["concurrency_key"], job["trace_context"], job["created_at"]]
+        trace = job["trace_context"]
+        row += [job["concurrency_key"], None if trace is None else msgspec.Raw(trace), job["created_at"]]
         row += [None if each is None else msgspec.Raw(each["state"]) for each in (own, inherited)]
     return row
 

@@ -119,7 +119,7 @@ class _Report(msgspec.Struct):
     worker: str
     done: float | None | msgspec.UnsetType = msgspec.UNSET
     note: str | msgspec.UnsetType = msgspec.UNSET
-    result: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    result: msgspec.Raw = msgspec.Raw()
 
 
 _save = msgspec.json.Decoder(_Save).decode
@@ -158,8 +158,8 @@ def report(db: Database, txn: Transaction, said: str) -> Steps[_Answer]:
     if job is None:
         return [('[[1, "lost"]]',)]
     yield None
-    result = bytes(told.result) if isinstance(told.result, msgspec.Raw) and bytes(told.result) != b"null" else None
-    said_of = {"done": told.done, "note": told.note, "result": told.result}
+    result = bytes(told.result) if bytes(told.result) not in (b"", b"null") else None
+    said_of = {"done": told.done, "note": told.note, "result": bytes(told.result) or msgspec.UNSET}
     values = {"done": told.done, "note": told.note, "result": result}
     changes = {name: values[name] for name, given in said_of.items() if given is not msgspec.UNSET}
     base = {"done": None, "note": "", "result": None, "claim_no": told.claim_no, "reported_at": db.clock()}

@@ -15,14 +15,17 @@ _ENDS = {"complete": "completed", "fail": "errored", "cancel": "cancelled"}
 _CLAIM = tuple[str, int, str, int | None, "_Detail | None", int]
 
 
+_ABSENT = msgspec.Raw()
+
+
 class _Detail(msgspec.Struct):
     attempt: int
     failures: int
     crashes: int
     delay: int | None = None
     run_at: int | None = None
-    result: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    error: msgspec.Raw | None = None
+    result: msgspec.Raw = _ABSENT
+    error: msgspec.Raw = _ABSENT
 
 
 class _Claims(msgspec.Struct):
@@ -40,8 +43,8 @@ _claims = msgspec.json.Decoder(_Claims).decode
 _guard = msgspec.json.Decoder(_Guard).decode
 
 
-def _raw(value: msgspec.Raw | msgspec.UnsetType | None) -> bytes | None:
-    return bytes(value) if isinstance(value, msgspec.Raw) else None
+def _raw(value: msgspec.Raw) -> bytes | None:
+    return bytes(value) or None
 
 
 def fenced(job: Values | None, claim_no: int, worker: str) -> bool:

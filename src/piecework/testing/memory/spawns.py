@@ -28,7 +28,7 @@ class _Job(msgspec.Struct):
     key: str | None = None
     concurrency_key: str | None = None
     concurrency_limit: int | None = None
-    trace_context: msgspec.Raw | None = None
+    trace_context: msgspec.Raw = msgspec.Raw()
 
 
 _decode = msgspec.json.Decoder(list[_Job]).decode
@@ -41,7 +41,7 @@ def _row(db: Database, txn: Transaction, job: _Job) -> Values:
         "attempt": 1, "failures": 0, "crashes": 0, "priority": job.priority,
         "concurrency_limit": job.concurrency_limit, "parked": False, "queue": job.queue, "job_type": job.job_type,
         "config": bytes(job.config), "concurrency_key": job.concurrency_key, "key": job.key, "timeout": None,
-        "tags": job.tags, "metadata": None, "trace_context": job.trace_context,
+        "tags": job.tags, "metadata": None, "trace_context": bytes(job.trace_context) or None,
     }  # fmt: skip
 
 

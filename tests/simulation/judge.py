@@ -1,0 +1,187 @@
+"""Whether a run kept what is promised."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+from piecework.testing.memory.rows import Transaction
+
+if TYPE_CHECKING:
+    from simulation.scenario import Given, Run, Scenario
+
+_PROMPT = 2.0
+
+
+class Judge:
+    """Looks at each commit, each run, and at how it all ends."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        self._scenario = scenario
+        self._world = scenario.world
+        self._database = scenario.server.database
+        self._database.committed = self._committed
+        self._running: defaultdict[str, list[Run]] = defaultdict(list)
+        self._changed: dict[str, float] = {}
+        """When the row of a job was last written."""
+
+    # At each commit
+
+    def _committed(self, txn: Transaction) -> None:
+        database = self._database
+        for row, before in txn.before.items():
+            if row.table is database.jobs:
+                self._job_changed(row, before, txn)
+                self._changed[row.key] = self._world.now
+            elif row.table is database.finished and before is None and row.committed is not None:
+                job = row.committed
+                self._world.say("ended", self._number(job["id"]), job["status"], job["claim_no"])
+                ends = [each for each in database.finished.rows.values()
+                        if each.committed is not None and each.committed["id"] == job["id"]]
+                if len(ends) > 1 or database.jobs.rows.get(job["id"]) is not None:
+                    self._wrong("ended twice, or lives after its end", job["id"])
+                if job["status"] == "completed":
+                    self._completed(job)
+
+    def _job_changed(self, row: Any, before: Any, txn: Transaction) -> None:
+        after = row.committed
+        if before is None or after is None:
+            return
+        if before["worker_id"] is None and after["worker_id"] is not None:
+            self._world.say("claimed", self._number(after["id"]), after["claim_no"], after["worker_id"][-4:])
+            if after["claim_no"] != before["claim_no"] + 1:
+                self._wrong("a claim number did not rise by one", after["id"])
+            if after["concurrency_key"] is not None:
+                self._key_claimed(after, txn)
+        elif before["worker_id"] is not None and after["worker_id"] is None:
+            self._world.say("given back", self._number(after["id"]), after["claim_no"], after["run_at"] - before["run_at"])
+        if after["failures"] > self._n_attempts() or after["crashes"] > self._max_crashes():
+            self._wrong("more attempts than allowed", after["id"])
+
+    def _n_attempts(self) -> int:
+        from simulation.scenario import N_ATTEMPTS
+
+        return N_ATTEMPTS
+
+    def _max_crashes(self) -> int:
+        from simulation.scenario import MAX_CRASHES
+
+        return MAX_CRASHES
+
+    def _key_claimed(self, job: Any, txn: Transaction) -> None:
+        key = job["concurrency_key"]
+        mates = [row for row in self._database.jobs.rows.values()
+                 if row.committed is not None and row.committed["concurrency_key"] == key]
+        running = [row for row in mates if row.committed["worker_id"] is not None]
+        if len(running) > self._scenario.limits[key]:
+            self._wrong(f"{len(running)} jobs of {key} are claimed, at most {self._scenario.limits[key]} may be", job["id"])
+        order = job["priority"], job["run_at"], job["id"]
+        for row in mates:
+            other = row.committed
+            first = (other["priority"], other["run_at"], other["id"]) < order
+            settled_before = self._changed.get(other["id"], 0.0) < txn.began
+            if (first and other["worker_id"] is None and other["run_at"] <= job["claimed_at"] - 200_000
+                    and settled_before and not row.locks):
+                self._wrong(f"of {key} job {self._number(other['id'])} was passed over", job["id"])
+
+    def _completed(self, job: Any) -> None:
+        runs = [run for run in self._scenario.runs if run.id == job["id"] and run.claim_no == job["claim_no"]]
+        if len(runs) != 1 or runs[0].how != "returns":
+            self._wrong(f"completed, but its runs of claim {job['claim_no']} are {[run.how for run in runs]}", job["id"])
+
+    # At each run
+
+    def began(self, run: Run) -> None:
+        """Look who else runs the same job, or a job of the same key."""
+        world, scenario = self._world, self._scenario
+        world.say("runs", self._number(run.id), run.claim_no, run.process.name)
+        others = self._alive(run.id)
+        for other in others:
+            if not self._excused(other):
+                self._wrong(f"runs in {other.process.name} (claim {other.claim_no}) and in {run.process.name} (claim "
+                            f"{run.claim_no})", run.id)
+        self._running[run.id].append(run)
+        if [other for other in others if other.process is run.process]:
+            self._wrong(f"runs twice in {run.process.name}", run.id)
+        here = [each for runs in self._running.values() for each in runs
+                if each.process is run.process and each.ended > world.now]
+        if len(here) > scenario.settings.concurrency and not any(each.deaf for each in here):
+            self._wrong(f"{len(here)} jobs run in {run.process.name}, at most {scenario.settings.concurrency} may", run.id)
+        key = scenario.given[run.id].spec.concurrency_key
+        if key is not None:
+            mates = [other for id, runs in self._running.items() if scenario.given[id].spec.concurrency_key == key
+                     for other in self._alive(id)]
+            if len(mates) > scenario.limits[key] and not any(self._excused(other) for other in mates):
+                self._wrong(f"{len(mates)} jobs of {key} run, at most {scenario.limits[key]} may", run.id)
+
+    def _alive(self, id: str) -> list[Run]:
+        now = self._world.now
+        return [run for run in self._running[id] if run.ended > now and not run.process.dead]
+
+    def _excused(self, run: Run) -> bool:
+        """What nobody can promise: its process stood still, or it takes no notice of being stopped."""
+        return run.process.stalled or run.deaf
+
+    def ended(self, run: Run) -> None:
+        """Note the end of a run."""
+        self._world.say("stops", self._number(run.id), run.claim_no, run.how)
+
+    # In the end
+
+    def all_ended(self) -> bool:
+        """Whether no job is left."""
+        return not self._database.jobs.rows
+
+    def at_rest(self) -> None:
+        """Look at what is left when all should be done."""
+        scenario, database = self._scenario, self._database
+        for row in database.jobs.rows.values():
+            self._wrong(f"never ended: {row.committed}", str(row.key))
+        ended = {row.committed["id"] for row in database.finished.rows.values() if row.committed is not None}
+        for given in scenario.given.values():
+            if given.accepted and given.holder is None and given.id not in ended:
+                self._wrong("was lost", given.id)
+            if given.holder is not None and given.holder not in scenario.given:
+                self._wrong(f"was refused for {given.holder}, which nobody knows", given.id)
+            if given.probe and given.accepted:
+                self._prompt(given)
+        for key in database.keys.rows.values():
+            if key.committed is not None and key.committed["running"]:
+                self._wrong(f"the key {key.key} is held by {key.committed['running']}", "")
+        if database.cancels.rows and any(r.committed["job_id"] in ended for r in database.cancels.rows.values()):
+            self._world.say("requests are left")
+        for host in scenario.hosts:
+            if host.lives and host.worker is not None:
+                self._empty(host)
+        if scenario.server.deadlocks:
+            self._wrong(f"{scenario.server.deadlocks} deadlocks", "")
+
+    def _empty(self, host: Any) -> None:
+        capacity, executor = host.worker._executor.capacity, host.worker._executor
+        left = {name: n for name, n in capacity._held.items() if n}
+        if executor.held or capacity.held or capacity.started or left or capacity.waiting:
+            self._wrong(f"{host.process.name} holds {list(executor.held)}, capacity {capacity.held} held, "
+                        f"{capacity.started} started, {left}", "")
+
+    def _prompt(self, given: Given) -> None:
+        first = min((run.began for run in self._scenario.runs if run.id == given.id), default=float("inf"))
+        if first > given.at + _PROMPT:
+            self._wrong(f"was spawned at {given.at:.3f} with nothing wrong, and started {first - given.at:.1f} s later",
+                        given.id)
+
+    def at_the_end(self) -> None:
+        """Look whether the workers left as they should."""
+        for host in self._scenario.hosts:
+            if not host.done and not host.process.dead:
+                self._wrong(f"{host.process.name} does not stop", "")
+        for row in self._database.workers.rows.values():
+            if row.committed is not None and row.committed["given_up_at"] is None:
+                if not any(host.process.dead for host in self._scenario.hosts):
+                    self._wrong(f"worker {row.key} is still entered", "")
+
+    def _number(self, id: str) -> int | str:
+        given = self._scenario.given.get(id)
+        return id if given is None else given.number
+
+    def _wrong(self, what: str, id: str) -> None:
+        self._world.wrong(f"job {self._number(id)}: {what}" if id else what)

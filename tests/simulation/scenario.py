@@ -1,0 +1,481 @@
+"""What happens in one run: workers, the jobs that are given to them, and what goes wrong. All of it follows from a seed."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, cast
+from uuid import UUID
+
+import msgspec
+import psycopg
+
+from piecework import CurrentJob, Fail, Jobs, Reschedule, RetrySettings, WorkerSettings
+from piecework.base.errors import DatabaseError
+from piecework.engine.worker import Worker
+from piecework.jobs import service_of
+from piecework.model.job import NewJob
+from piecework.store.store import Store
+from piecework.testing.memory.rows import Transaction
+from piecework.testing.memory.statements import STATEMENTS
+from piecework.work.service import Service
+from simulation.judge import Judge
+from simulation.network import Server, SimWire, Weather
+from simulation.world import Process, World
+
+DSN = "host=simulated"
+N_ATTEMPTS = 4
+MAX_CRASHES = 4
+_LONGEST = 420.0
+
+definitions = Jobs(DSN)
+_RETRY = RetrySettings(
+    n_attempts=N_ATTEMPTS, min_backoff=timedelta(milliseconds=200), max_backoff=timedelta(seconds=2),
+    attempt_reset_after_backoff_multiples=0,
+)  # fmt: skip
+_current: Scenario
+
+
+@definitions.job(retry=_RETRY)
+async def plain(job: CurrentJob, number: int) -> Any:
+    return await _current.act(job, number)
+
+
+@definitions.job(retry=_RETRY, max_concurrent_per_process=1)
+async def narrow(job: CurrentJob, number: int) -> Any:
+    return await _current.act(job, number)
+
+
+@definitions.job(retry=_RETRY, timeout=timedelta(seconds=3))
+async def hurried(job: CurrentJob, number: int) -> Any:
+    return await _current.act(job, number)
+
+
+TYPES = ("plain", "narrow", "hurried")
+
+
+@dataclass
+class Run:
+    """One call of a job function."""
+
+    id: str
+    claim_no: int
+    process: Process
+    began: float
+    ended: float = float("inf")
+    how: str = "runs"
+    deaf: bool = False
+    """It takes no notice of being cancelled."""
+
+
+@dataclass
+class Given:
+    """A job that was given to the database."""
+
+    id: str
+    number: int
+    spec: NewJob
+    at: float
+    accepted: bool = False
+    """Whether the spawn was answered; else it may have landed or not."""
+    holder: str | None = None
+    """Whose key was in the way."""
+    probe: bool = False
+
+
+class Host:
+    """A machine with a worker: the process, and the worker in it."""
+
+    def __init__(self, scenario: Scenario, name: str) -> None:
+        self.scenario = scenario
+        self.process = Process(scenario.world, name)
+        self.worker: Worker | None = None
+        self.store: Store | None = None
+        self.stop = False
+        self.done = False
+        self.failed: BaseException | None = None
+        self._leave: asyncio.Event | None = None
+        self.running = 0
+        self.process.start(self._main)
+
+    @property
+    def lives(self) -> bool:
+        return not self.process.dead and not self.done and not self.stop
+
+    async def _main(self) -> None:
+        scenario = self.scenario
+        self._leave = asyncio.Event()
+        store = self.store = Store(DSN, wire=SimWire(self.process, scenario.server))
+        while not self.stop:
+            try:
+                await store.open(migrate=False)
+                service = Service(schema="piecework", max_config_size=10_000)
+                service.registry = service_of(definitions).registry
+                service.open(store)
+                worker = Worker(service, scenario.settings, service.waiters.hint, self.process.surroundings)
+                worker._owns_process = True
+                async with worker:
+                    self.worker = worker
+                    scenario.world.say("worker", self.process.name, worker.worker_id)
+                    if not self.stop:
+                        await self._leave.wait()
+                service.close()
+                break
+            except DatabaseError as error:
+                scenario.world.say("cannot start", self.process.name, str(error)[:80])
+                await asyncio.sleep(1.0)
+        await store.close()
+        self.done = True
+        scenario.world.say("left", self.process.name)
+
+    def drain(self) -> None:
+        """SIGTERM."""
+        if self.lives:
+            self.scenario.world.say("drains", self.process.name)
+            self.stop = True
+            if self._leave is not None:
+                self.process.loop.call_soon(self._leave.set)
+
+
+class Scenario:
+    """One run of the world."""
+
+    def __init__(self, seed: int, change: Callable[[Scenario], None] = lambda scenario: None) -> None:
+        global _current
+        _current = self
+        random.seed(seed)
+        self.world = world = World(seed)
+        self.chance = random.Random(seed ^ 0x5EED)
+        self.weather = Weather()
+        self.server = Server(world, self.weather)
+        self.runs: list[Run] = []
+        self.given: dict[str, Given] = {}
+        self.faults: list[str] = []
+        self.hosts: list[Host] = []
+        self.cancelled: set[str] = set()
+        self.retried: set[str] = set()
+        chance = self.chance
+        self.settings = WorkerSettings(
+            concurrency=chance.choice((1, 2, 3, 5, 10)), prefetch=chance.choice((0, 0, 5, 500)),
+            shutdown_grace=timedelta(seconds=chance.choice((1, 5, 30))), max_crashes=MAX_CRASHES,
+        )  # fmt: skip
+        self.calm_at = chance.uniform(5, 45)
+        self.judge = Judge(self)
+        self.app = Process(world, "app")
+        self.app_store = Store(DSN, wire=SimWire(self.app, self.server))
+        self.keys = [f"key-{n}" for n in range(chance.choice((0, 0, 1, 2, 3)))]
+        self.limits = {key: chance.choice((1, 1, 1, 2, 3)) for key in self.keys}
+        self.uniques = [f"only-{n}" for n in range(chance.choice((0, 0, 0, 1, 2)))]
+        self.n_hosts = chance.choice((1, 2, 2, 3))
+        for n in range(self.n_hosts):
+            self._start_later(chance.uniform(0, 2), f"w{n}")
+        self._plan_jobs()
+        self._plan_faults()
+        change(self)
+
+    def _start_later(self, after: float, name: str) -> None:
+        self.world.at(self.world.now + after, lambda: self.hosts.append(Host(self, name)))
+
+    # What the jobs do
+
+    async def act(self, job: CurrentJob, number: int) -> Any:
+        """Do what the plan says of this attempt."""
+        process = cast("Any", asyncio.get_running_loop())._process
+        run = Run(str(job.id), job.claim_no, process, self.world.now)
+        self.runs.append(run)
+        self.judge.began(run)
+        try:
+            value = await self._behave(job, run, number)
+            run.how = "reschedules" if isinstance(value, Reschedule) else "fails" if isinstance(value, Fail) else "returns"
+            return value
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            run.how = type(error).__name__
+            raise
+        finally:
+            if not process.dead:
+                run.ended = self.world.now
+                self.judge.ended(run)
+
+    async def _behave(self, job: CurrentJob, run: Run, number: int) -> Any:
+        chance = self.chance
+        kind = chance.random()
+        seconds = chance.choice((0.0, 0.001, 0.01, 0.05, 0.3, 1.0, 4.0))
+        calm = self.world.now > self.calm_at
+        if calm:
+            seconds = min(seconds, 1.0)
+        elif chance.random() < 0.06:
+            seconds = chance.uniform(5, 30)
+        if kind < 0.06 and not calm:
+            run.deaf = True
+            await self._deaf(seconds)
+        elif kind < 0.10 and not calm:
+            run.process.sleep(min(seconds, 25))
+        elif kind < 0.16:
+            await self._write(job, number)
+        if seconds:
+            await asyncio.sleep(seconds)
+        else:
+            for _ in range(chance.randrange(3)):
+                await asyncio.sleep(0)
+        if kind > 0.93 and not calm:
+            return Reschedule.after(timedelta(seconds=chance.choice((0, 0.01, 0.5, 3))))
+        if kind > 0.91:
+            return Fail("as planned")
+        if kind > 0.75:
+            raise ValueError("as planned")
+        return None
+
+    async def _deaf(self, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        while (left := until - loop.time()) > 0:
+            try:
+                await asyncio.sleep(left)
+            except asyncio.CancelledError:
+                pass
+
+    async def _write(self, job: CurrentJob, number: int) -> None:
+        await job.save_state({"number": number})
+        await asyncio.sleep(0.01)
+        await job.progress(0.5, "half")
+
+    # Giving jobs
+
+    def _plan_jobs(self) -> None:
+        chance, world = self.chance, self.world
+        left = chance.choice((4, 8, 12, 20, 30))
+        number = 0
+        at = 0.0
+        while left > 0:
+            size = min(left, chance.choice((1, 1, 2, 5)))
+            batch = [self._new_job(number + n) for n in range(size)]
+            number += size
+            left -= size
+            at = chance.uniform(0, self.calm_at) if chance.random() < 0.5 else at + chance.uniform(0, 0.1)
+            if chance.random() < 0.1:
+                self._spawn_open(at, batch)
+            else:
+                world.at(at, lambda batch=batch: self.app.start(lambda: self.spawn(batch)))
+        for n in range(2):
+            at = self.calm_at + 75 + 4 * n
+            probe = self._new_job(1000 + n, probe=True)
+            world.at(at, lambda probe=probe: self.app.start(lambda: self.spawn([probe], probe=True)))
+
+    def _new_job(self, number: int, *, probe: bool = False) -> NewJob:
+        chance = self.chance
+        job_type = "plain" if probe else chance.choice(TYPES)
+        key = chance.choice(self.keys) if self.keys and not probe and chance.random() < 0.6 else None
+        unique = chance.choice(self.uniques) if self.uniques and not probe and chance.random() < 0.5 else None
+        return NewJob(
+            id=str(self.world.new_id()), job_type=job_type, config=msgspec.Raw(b'{"number":%d}' % number),
+            priority=chance.choice((0, 0, 0, 1, -1)), key=unique, concurrency_key=key,
+            delay=chance.choice((None, None, 0, 500_000, 5_000_000)) if not probe else None,
+            concurrency_limit=None if key is None else self.limits[key],
+        )  # fmt: skip
+
+    def _give(self, batch: list[NewJob], *, probe: bool = False) -> list[Given]:
+        given = [
+            Given(job.id, msgspec.json.decode(job.config)["number"], job, self.world.now, probe=probe) for job in batch
+        ]
+        self.given.update((each.id, each) for each in given)
+        self.world.say("spawns", *(f"{g.number}:{g.id[-4:]}:{g.spec.job_type}" for g in given))
+        return given
+
+    async def spawn(self, batch: list[NewJob], *, probe: bool = False) -> None:
+        """Give jobs to the database, as an application does."""
+        given = self._give(batch, probe=probe)
+        try:
+            if self.app_store._connections is None:
+                await self.app_store.open(migrate=False)
+            held = await self.app_store.spawn(batch)
+        except DatabaseError as error:
+            self.world.say("spawn failed", str(error)[:100])
+            return
+        for position, each in enumerate(given):
+            each.accepted, each.at = True, self.world.now
+            each.holder = str(held[position]) if position in held else None
+            self.world.say("spawned", each.number, each.holder)
+
+    def _spawn_open(self, at: float, batch: list[NewJob]) -> None:
+        """Spawn in a transaction that stays open for a while."""
+        plain = [msgspec.structs.replace(job, key=None) for job in batch]
+        open_for = self.chance.choice((0.05, 0.5, 2.0, 10.0))
+
+        def begin() -> None:
+            given = self._give(plain)
+            txn = self.server.database.begin()
+            self.through(STATEMENTS["spawn"](self.server.database, txn, msgspec.json.encode(plain).decode()))
+
+            def end() -> None:
+                self.server.database.commit(txn)
+                self.world.say("committed", *(each.number for each in given))
+                for each in given:
+                    each.accepted, each.at = True, self.world.now
+
+            self.world.at(self.world.now + open_for, end)
+
+        self.world.at(at, begin)
+
+    def through(self, steps: Generator[Any, None, Any]) -> Any:
+        """Run a statement that waits for nobody."""
+        try:
+            while (wait := next(steps)) is None:
+                pass
+        except StopIteration as end:
+            return end.value
+        steps.close()
+        raise psycopg.errors.LockNotAvailable(f"{wait} is in the way")
+
+    # What goes wrong
+
+    def _plan_faults(self) -> None:
+        chance = self.chance
+        kinds: list[tuple[str, Callable[[], None]]] = [
+            ("kill", self._kill), ("freeze", self._freeze), ("crash", self._crash), ("cut", self._cut),
+            ("drain", self._drain), ("step", self._step_clock), ("cancel", self._cancel), ("retry", self._retry),
+            ("hold", self._hold), ("raise limit", self._raise_limit),
+        ]  # fmt: skip
+        for _ in range(chance.choice((0, 1, 1, 2, 2, 3, 5))):
+            name, call = chance.choice(kinds)
+            self.world.at(chance.uniform(0.5, self.calm_at), lambda name=name, call=call: self._strike(name, call))
+        for _ in range(chance.choice((0, 1, 1, 2, 3))):
+            kind = chance.choice(
+                ("request_lost", "reply_lost", "backend_killed", "silent", "slow", "notice_lost", "refused")
+            )
+            likely = chance.choice((0.002, 0.02, 0.1, 0.3))
+            begin = chance.uniform(0, self.calm_at * 0.8)
+            end = min(begin + chance.choice((1.0, 5.0, 20.0)), self.calm_at)
+            self.world.at(begin, lambda kind=kind, likely=likely: self._turn(kind, likely))
+            self.world.at(end, lambda kind=kind: self._turn(kind, 0.0))
+        self.weather.slow_by = chance.choice((0.05, 1.0, 10.0, 40.0))
+        self.world.at(self.calm_at, self._calm)
+
+    def _turn(self, kind: str, likely: float) -> None:
+        if likely:
+            self.faults.append(kind)
+        self.world.say("weather", kind, likely)
+        setattr(self.weather, kind, likely)
+
+    def _strike(self, name: str, call: Callable[[], None]) -> None:
+        self.faults.append(name)
+        self.world.say("fault", name)
+        call()
+
+    def _calm(self) -> None:
+        self.world.say("calm")
+        self.weather.calm()
+        self.server.down_until = min(self.server.down_until, self.world.now)
+        for host in self.hosts:
+            host.process.frozen_until = min(host.process.frozen_until, self.world.now + 1.0)
+        if not any(host.lives for host in self.hosts):
+            self._start_later(0.5, f"w{len(self.hosts)}")
+
+    def _one(self) -> Host | None:
+        living = [host for host in self.hosts if host.lives]
+        return self.chance.choice(living) if living else None
+
+    def _kill(self) -> None:
+        if (host := self._one()) is not None:
+            host.process.kill()
+            if self.chance.random() < 0.7:
+                self._start_later(self.chance.uniform(0.1, 20), f"w{len(self.hosts)}")
+
+    def _freeze(self) -> None:
+        if (host := self._one()) is not None:
+            host.process.freeze(self.chance.choice((0.2, 3.0, 11.0, 14.0, 17.0, 25.0, 40.0)))
+
+    def _crash(self) -> None:
+        self.server.crash(self.chance.choice((0.05, 1.0, 8.0, 20.0)))
+
+    def _cut(self) -> None:
+        for session in list(self.server.sessions):
+            if self.chance.random() < 0.5:
+                session.die()
+
+    def _drain(self) -> None:
+        if (host := self._one()) is not None:
+            host.drain()
+            self._start_later(self.chance.uniform(0, 5), f"w{len(self.hosts)}")
+
+    def _step_clock(self) -> None:
+        self.server.database.skew += self.chance.choice((-3600.0, -5.0, 5.0, 3600.0))
+        # What was due may be so again only when the clock has come there: that is not asked for here.
+        self.world.at(self.calm_at, lambda: setattr(self.server.database, "skew", max(self.server.database.skew, 0.0)))
+
+    def _some(self) -> list[str]:
+        ids = list(self.given)
+        return self.chance.sample(ids, min(len(ids), self.chance.choice((1, 1, 3))))
+
+    def _cancel(self) -> None:
+        if ids := self._some():
+            self.cancelled.update(ids)
+            self.world.say("cancels", *(self.given[id].number for id in ids))
+            self.app.start(lambda: self._ask("cancel", ids))
+
+    def _retry(self) -> None:
+        if ids := self._some():
+            self.retried.update(ids)
+            self.world.say("retries", *(self.given[id].number for id in ids))
+            self.app.start(lambda: self._ask("retry", ids))
+
+    async def _ask(self, verb: str, ids: list[str]) -> None:
+        try:
+            if self.app_store._connections is None:
+                await self.app_store.open(migrate=False)
+            answers = await getattr(self.app_store, verb)([UUID(id) for id in ids])
+            self.world.say(verb, *answers)
+        except (DatabaseError, psycopg.Error) as error:
+            self.world.say(verb, "failed", str(error)[:100])
+
+    def _hold(self) -> None:
+        """Somebody's open transaction has locked rows."""
+        database = self.server.database
+        txn = database.begin()
+        for id in self._some():
+            row = database.jobs.rows.get(id)
+            if row is not None and not row.in_the_way(txn, "update"):
+                self.through(txn.lock(row, "update", skip=True))
+        self.world.at(
+            self.world.now + self.chance.choice((0.1, 2.0, 10.0)), lambda: self._let_go(txn)
+        )  # fmt: skip
+
+    def _let_go(self, txn: Transaction) -> None:
+        self.server.database.abort(txn)
+
+    def _raise_limit(self) -> None:
+        if self.keys:
+            key = self.chance.choice(self.keys)
+            most = self.chance.choice((1, 2, 4))
+            self.limits[key] = max(self.limits[key], most)
+            said = msgspec.json.encode({"name": key, "max_running": most}).decode()
+            txn = self.server.database.begin()
+            try:
+                self.through(STATEMENTS["set_limit"](self.server.database, txn, said))
+            except psycopg.Error:
+                self.server.database.abort(txn)
+            else:
+                self.server.database.commit(txn)
+
+    # The whole
+
+    def run(self) -> list[str]:
+        """Let it all happen, and return what was wrong."""
+        world = self.world
+        probes = self.calm_at + 85
+        world.run(probes)
+        world.run(probes + _LONGEST, self.judge.all_ended)
+        self.judge.at_rest()
+        for host in self.hosts:
+            host.drain()
+        world.run(world.now + 100, lambda: all(host.done or host.process.dead for host in self.hosts))
+        self.judge.at_the_end()
+        return world.problems
+
+    def close(self) -> None:
+        """Let nothing of it be left."""
+        self.world.close()
