@@ -76,13 +76,18 @@ class Judge:
         if len(running) > self._scenario.limits[key]:
             self._wrong(f"{len(running)} jobs of {key} are claimed, at most {self._scenario.limits[key]} may be", job["id"])
         order = job["priority"], job["run_at"], job["id"]
-        for row in mates:
-            other = row.committed
-            first = (other["priority"], other["run_at"], other["id"]) < order
-            settled_before = self._changed.get(other["id"], 0.0) < txn.began
-            if (first and other["worker_id"] is None and other["run_at"] <= job["claimed_at"] - 200_000
-                    and settled_before and not row.locks):
-                self._wrong(f"of {key} job {self._number(other['id'])} was passed over", job["id"])
+        # Whoever was claimed with it was free before. What is first and of a lane that gives no more keeps its place.
+        free = [row for row in mates if row not in running or row in txn.before]
+        room = self._scenario.limits[key] - (len(mates) - len(free))
+        first = [
+            row for row in free
+            if (row.committed["priority"], row.committed["run_at"], row.committed["id"]) < order
+            and row.committed["run_at"] <= job["claimed_at"] - 200_000
+            and self._changed.get(row.committed["id"], 0.0) < txn.began and not row.locks
+        ]  # fmt: skip
+        if len(first) >= room:
+            others = ", ".join(str(self._number(row.committed["id"])) for row in first)
+            self._wrong(f"of {key} others were passed over: {others}; room was for {room}", job["id"])
 
     def _completed(self, job: Any) -> None:
         runs = [run for run in self._scenario.runs if run.id == job["id"] and run.claim_no == job["claim_no"]]

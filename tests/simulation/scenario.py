@@ -469,6 +469,7 @@ class Scenario:
         probes = self.calm_at + 85
         world.run(probes)
         world.run(probes + _LONGEST, self.judge.all_ended)
+        world.run(world.now + 5)  # the answers to the last settles are on their way
         self.judge.at_rest()
         for host in self.hosts:
             host.drain()
