@@ -7,6 +7,7 @@ import logging
 import multiprocessing
 import os
 import time
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -80,7 +81,7 @@ def run(seed: int, *, trace: bool = False, change: Callable[[Scenario], None] = 
     lines = [f"{at:10.4f}  {what}  {' '.join(map(str, facts))}" for at, what, facts in world.trace] if trace else []
     return Verdict(
         seed, list(problems), world.events, len(scenario.given), len(scenario.runs), scenario.faults,
-        Counter(scenario.weather.counts), lines, hash(tuple((at, what) for at, what, _ in world.trace)),
+        Counter(scenario.weather.counts), lines, zlib.crc32(repr(world.trace).encode()),
     )  # fmt: skip
 
 

@@ -83,6 +83,7 @@ class World:
         for process in self.processes:
             process.close()
         self._due.clear()
+        events._set_running_loop(None)
 
 
 class Agent:
@@ -117,11 +118,10 @@ class Agent:
 
     def block(self) -> None:
         """Let everything else go on, until somebody wakes this. Called by the agent itself."""
-        loop = events._get_running_loop()
-        events._set_running_loop(None)
         self.blocked = True
         self.process.world.hub.switch()
-        events._set_running_loop(loop)
+        if self is self.process.main:
+            events._set_running_loop(self.process.loop)
 
 
 class Flag:
@@ -322,14 +322,11 @@ class SimLoop(asyncio.AbstractEventLoop):
                 ready.append(handle)
         self._running = True
         events._set_running_loop(self)
-        try:
-            for _ in range(len(ready)):
-                handle = ready.popleft()
-                if not handle._cancelled:
-                    handle._run()
-        finally:
-            events._set_running_loop(None)
-            self._running = False
+        for _ in range(len(ready)):
+            handle = ready.popleft()
+            if not handle._cancelled:
+                handle._run()
+        self._running = False
         while timers and timers[0][2]._cancelled:
             heapq.heappop(timers)
         if ready:
@@ -369,10 +366,7 @@ class Process:
 
     def start(self, main: Callable[[], Coroutine[Any, Any, object]]) -> asyncio.Task[Any]:
         """Run a coroutine as what the process is there for."""
-        events._set_running_loop(self.loop)
-        task = self.loop.create_task(main(), name=self.name)
-        events._set_running_loop(None)
-        return task
+        return self.loop.create_task(main(), name=self.name)
 
     def _main(self) -> None:
         while True:
