@@ -6,11 +6,12 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from piecework.testing.memory.rows import Transaction
+from simulation.world import EPOCH
 
 if TYPE_CHECKING:
     from simulation.scenario import Given, Run, Scenario
 
-_PROMPT = 2.0
+_PROMPT, _SEEN_WITHIN = 2.0, 35.0
 
 
 class Judge:
@@ -24,6 +25,9 @@ class Judge:
         self._running: defaultdict[str, list[Run]] = defaultdict(list)
         self._changed: dict[str, float] = {}
         """When the row of a job was last written."""
+        self._struck_off: set[str] = set()
+        self._late: set[str] = set()
+        self.over = False
 
     # At each commit
 
@@ -33,6 +37,10 @@ class Judge:
             if row.table is database.jobs:
                 self._job_changed(row, before, txn)
                 self._changed[row.key] = self._world.now
+            elif row.table is database.attempts and row.committed is not None:
+                self._attempt_ended(row.committed)
+            elif row.table is database.workers and before is not None and row.committed is None:
+                self._struck_off.add(before["id"])
             elif row.table is database.finished and before is None and row.committed is not None:
                 job = row.committed
                 self._world.say("ended", self._number(job["id"]), job["status"], job["claim_no"])
@@ -94,6 +102,46 @@ class Judge:
         if len(runs) != 1 or runs[0].how != "returns":
             self._wrong(f"completed, but its runs of claim {job['claim_no']} are {[run.how for run in runs]}", job["id"])
 
+    def _attempt_ended(self, attempt: Any) -> None:
+        """An attempt ended otherwise than in completion: was there reason for it?"""
+        self._world.say("attempt", self._number(attempt["job_id"]), attempt["claim_no"], attempt["move"])
+        if attempt["move"] == "rescue":
+            self._rescued(attempt)
+            return
+        for run in self._scenario.runs:
+            if run.id == attempt["job_id"] and run.claim_no == attempt["claim_no"] and run.how == "returns":
+                if attempt["move"] != "cancel" and not run.deaf and not run.process.stalls:
+                    self._wrong(f"returned, and its claim {run.claim_no} ends in {attempt['move']}", run.id)
+
+    def _rescued(self, attempt: Any) -> None:
+        """A worker was given up for dead: it must have been silent for its lease, while the server was there."""
+        scenario, now = self._scenario, self._world.now
+        for host in scenario.hosts:
+            process = host.process
+            if host.worker is None or host.worker.worker_id != attempt["worker_id"] or host.done:
+                continue
+            if process.dead or process.stalls or process.cut_off or scenario.weather.counts or host.stop:
+                continue
+            self._wrong(f"was rescued from {process.name}, which had given signs of life all the time", attempt["job_id"])
+
+    def look(self) -> None:
+        """Look, from time to time while nothing goes wrong, whether something is due and lies there."""
+        scenario, database, now = self._scenario, self._database, self._world.now
+        living = [host for host in scenario.hosts if host.lives and host.worker is not None]
+        if living and not any(host.worker._executor.held for host in living):
+            for row in database.jobs.rows.values():
+                job = row.committed
+                if job is None or job["worker_id"] is not None or row.locks:
+                    continue
+                due = (job["run_at"] / 1e6 - EPOCH) - database.skew
+                since = max(due, self._changed[job["id"]], scenario.calm_at + 30)
+                if now - since > _SEEN_WITHIN and job["id"] not in self._late:
+                    self._late.add(job["id"])
+                    parked = "parked" if job["parked"] else "free"
+                    self._wrong(f"is due since {now - since:.0f} s, {parked}, and nobody takes it", job["id"])
+        if not self.over:
+            self._world.at(now + 5, self.look)
+
     # At each run
 
     def began(self, run: Run) -> None:
@@ -125,7 +173,7 @@ class Judge:
 
     def _excused(self, run: Run) -> bool:
         """What nobody can promise: its process stood still, or it takes no notice of being stopped."""
-        return run.process.stalled or run.deaf
+        return run.deaf or any(end >= run.began - 1 for begin, end in run.process.stalls)
 
     def ended(self, run: Run) -> None:
         """Note the end of a run."""
@@ -139,6 +187,7 @@ class Judge:
 
     def at_rest(self) -> None:
         """Look at what is left when all should be done."""
+        self.over = True
         scenario, database = self._scenario, self._database
         for row in database.jobs.rows.values():
             self._wrong(f"never ended: {row.committed}", str(row.key))

@@ -22,7 +22,7 @@ from simulation.world import EPOCH, Process, World
 STATEMENTS_OF = Statements("piecework")
 NAMES = {STATEMENTS_OF.sql(name): name for name in STATEMENTS}
 LATENCY, STEP = 2e-4, 2e-4
-_KEEPALIVE = 10.0
+_KEEPALIVE, _CONNECT_TIMEOUT = 10.0, 5.0
 
 
 @dataclass
@@ -372,6 +372,7 @@ class SimConnection:
         self.session = Session(server, self)
         self.open_txn = False
         process.at_death.append(self.sever)
+        process.at_partition.append(self.swallow)
 
     @property
     def info(self) -> Any:
@@ -385,13 +386,12 @@ class SimConnection:
         assert self.call is None, f"{self.call and self.call.name} is under way, and now {name}"
         call = self.call = Call(self, name, params)
         call.told = told
-        if not self.silent and self.server.happens("silent"):
+        partitioned = self.world.now < self.process.cut_off_until
+        if not self.silent and (partitioned or self.server.happens("silent")):
             self.world.say("silent", self.process.name, name)
-            self.silent = True
-            # The client's kernel gives up after a while; the server's, with what it holds, too.
-            self.world.at(self.world.now + _KEEPALIVE, self._give_up)
+            self.swallow()
         if self.silent:
-            if self.world.chance.random() < 0.5:
+            if not partitioned and self.world.chance.random() < 0.5:
                 self.world.later(LATENCY, lambda: self.session.run(call))
         elif self.server.happens("request_lost"):
             self.world.say("request lost", self.process.name, name)
@@ -401,7 +401,15 @@ class SimConnection:
             self.world.later(LATENCY, lambda: self.session.run(call))
         return call
 
+    def swallow(self) -> None:
+        """Let nothing through from now on; the kernels give up after a while, on both ends."""
+        if not self.silent and not self.closed:
+            self.silent = True
+            self.world.at(self.world.now + _KEEPALIVE, self._give_up)
+
     def _give_up(self) -> None:
+        if not self.silent:
+            return
         self.silent = False
         self.session.client_gone()
         self.broken()
@@ -532,16 +540,22 @@ class SimWire(Wire):
         self._process = process
         self._server = server
 
+    def _seconds(self) -> float:
+        world = self._process.world
+        if world.now < self._process.cut_off_until:
+            return _CONNECT_TIMEOUT
+        return world.chance.expovariate(1.0) * 10 * LATENCY
+
     def _refusal(self) -> psycopg.Error | None:
         if not self._server.up:
             return psycopg.OperationalError("connection refused")
-        if self._server.happens("refused"):
+        if self._process.world.now < self._process.cut_off_until or self._server.happens("refused"):
             return psycopg.OperationalError("connection timed out")
         return None
 
     async def connect(self, dsn: str, session: bytes) -> Any:
         with translated(dsn):
-            await asyncio.sleep(self._process.world.chance.expovariate(1.0) * 10 * LATENCY)
+            await asyncio.sleep(self._seconds())
             if refusal := self._refusal():
                 raise refusal
             conn = AsyncSimConnection(self._process, self._server)
@@ -551,7 +565,7 @@ class SimWire(Wire):
     def connect_sync(self, dsn: str, session: bytes) -> Any:
         with translated(dsn):
             flag = self._process.surroundings.flag()
-            flag.wait(self._process.world.chance.expovariate(1.0) * 10 * LATENCY)
+            flag.wait(self._seconds())
             if refusal := self._refusal():
                 raise refusal
             conn = BlockingSimConnection(self._process, self._server)

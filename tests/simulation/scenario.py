@@ -30,6 +30,7 @@ DSN = "host=simulated"
 N_ATTEMPTS = 4
 MAX_CRASHES = 4
 _LONGEST = 420.0
+_PROBES = 1000
 
 definitions = Jobs(DSN)
 _RETRY = RetrySettings(
@@ -83,7 +84,11 @@ class Given:
     """Whether the spawn was answered; else it may have landed or not."""
     holder: str | None = None
     """Whose key was in the way."""
-    probe: bool = False
+
+    @property
+    def probe(self) -> bool:
+        """Whether it is given where nothing goes wrong any more: it has to start at once."""
+        return self.number >= _PROBES
 
 
 class Host:
@@ -163,7 +168,9 @@ class Scenario:
             shutdown_grace=timedelta(seconds=chance.choice((1, 5, 30))), max_crashes=MAX_CRASHES,
         )  # fmt: skip
         self.calm_at = chance.uniform(5, 45)
+        self.long_runs = chance.choice((0.0, 0.02, 0.1, 0.5))
         self.judge = Judge(self)
+        world.at(self.calm_at + 40, self.judge.look)
         self.app = Process(world, "app")
         self.app_store = Store(DSN, wire=SimWire(self.app, self.server))
         self.keys = [f"key-{n}" for n in range(chance.choice((0, 0, 1, 2, 3)))]
@@ -203,19 +210,21 @@ class Scenario:
 
     async def _behave(self, job: CurrentJob, run: Run, number: int) -> Any:
         chance = self.chance
+        if number >= _PROBES:
+            return await asyncio.sleep(0.01)
         kind = chance.random()
         seconds = chance.choice((0.0, 0.001, 0.01, 0.05, 0.3, 1.0, 4.0))
         calm = self.world.now > self.calm_at
         if calm:
             seconds = min(seconds, 1.0)
-        elif chance.random() < 0.06:
-            seconds = chance.uniform(5, 30)
-        if kind < 0.06 and not calm:
+        elif chance.random() < self.long_runs:
+            seconds = chance.uniform(5, 40)
+        if kind < 0.04 and not calm:
             run.deaf = True
             await self._deaf(seconds)
-        elif kind < 0.10 and not calm:
+        elif kind < 0.06 and not calm:
             run.process.sleep(min(seconds, 25))
-        elif kind < 0.16:
+        elif kind < 0.14:
             await self._write(job, number)
         if seconds:
             await asyncio.sleep(seconds)
@@ -262,14 +271,20 @@ class Scenario:
             else:
                 world.at(at, lambda batch=batch: self.app.start(lambda: self.spawn(batch)))
         for n in range(2):
-            at = self.calm_at + 75 + 4 * n
-            probe = self._new_job(1000 + n, probe=True)
-            world.at(at, lambda probe=probe: self.app.start(lambda: self.spawn([probe], probe=True)))
+            probe = self._new_job(_PROBES + n, probe=True)
+            world.at(self.calm_at + 70 + 4 * n, lambda probe=probe: self.app.start(lambda: self.spawn([probe])))
+            # When this one is begun, somebody may be about to fall asleep who does not see it.
+            begin = self.calm_at + 70 + 4 * n + chance.uniform(0.5, 1.3)
+            self._spawn_open(begin, [self._new_job(_PROBES + 10 + n, probe=True)], chance.uniform(0.3, 1.5))
+        if self.keys:
+            line = [self._new_job(_PROBES + 20 + n, probe=True, key=self.keys[0]) for n in range(3)]
+            world.at(self.calm_at + 80, lambda: self.app.start(lambda: self.spawn(line)))
 
-    def _new_job(self, number: int, *, probe: bool = False) -> NewJob:
+    def _new_job(self, number: int, *, probe: bool = False, key: str | None = None) -> NewJob:
         chance = self.chance
         job_type = "plain" if probe else chance.choice(TYPES)
-        key = chance.choice(self.keys) if self.keys and not probe and chance.random() < 0.6 else None
+        if key is None and self.keys and not probe and chance.random() < 0.6:
+            key = chance.choice(self.keys)
         unique = chance.choice(self.uniques) if self.uniques and not probe and chance.random() < 0.5 else None
         return NewJob(
             id=str(self.world.new_id()), job_type=job_type, config=msgspec.Raw(b'{"number":%d}' % number),
@@ -278,17 +293,15 @@ class Scenario:
             concurrency_limit=None if key is None else self.limits[key],
         )  # fmt: skip
 
-    def _give(self, batch: list[NewJob], *, probe: bool = False) -> list[Given]:
-        given = [
-            Given(job.id, msgspec.json.decode(job.config)["number"], job, self.world.now, probe=probe) for job in batch
-        ]
+    def _give(self, batch: list[NewJob]) -> list[Given]:
+        given = [Given(job.id, msgspec.json.decode(job.config)["number"], job, self.world.now) for job in batch]
         self.given.update((each.id, each) for each in given)
         self.world.say("spawns", *(f"{g.number}:{g.id[-4:]}:{g.spec.job_type}" for g in given))
         return given
 
-    async def spawn(self, batch: list[NewJob], *, probe: bool = False) -> None:
+    async def spawn(self, batch: list[NewJob]) -> None:
         """Give jobs to the database, as an application does."""
-        given = self._give(batch, probe=probe)
+        given = self._give(batch)
         try:
             if self.app_store._connections is None:
                 await self.app_store.open(migrate=False)
@@ -301,10 +314,10 @@ class Scenario:
             each.holder = str(held[position]) if position in held else None
             self.world.say("spawned", each.number, each.holder)
 
-    def _spawn_open(self, at: float, batch: list[NewJob]) -> None:
+    def _spawn_open(self, at: float, batch: list[NewJob], open_for: float | None = None) -> None:
         """Spawn in a transaction that stays open for a while."""
         plain = [msgspec.structs.replace(job, key=None) for job in batch]
-        open_for = self.chance.choice((0.05, 0.5, 2.0, 10.0))
+        open_for = self.chance.choice((0.05, 0.5, 2.0, 10.0)) if open_for is None else open_for
 
         def begin() -> None:
             given = self._give(plain)
@@ -338,7 +351,8 @@ class Scenario:
         kinds: list[tuple[str, Callable[[], None]]] = [
             ("kill", self._kill), ("freeze", self._freeze), ("crash", self._crash), ("cut", self._cut),
             ("drain", self._drain), ("step", self._step_clock), ("cancel", self._cancel), ("retry", self._retry),
-            ("hold", self._hold), ("raise limit", self._raise_limit),
+            ("hold", self._hold), ("raise limit", self._raise_limit), ("partition", self._partition),
+            ("partition", self._partition),
         ]  # fmt: skip
         for _ in range(chance.choice((0, 1, 1, 2, 2, 3, 5))):
             name, call = chance.choice(kinds)
@@ -372,6 +386,7 @@ class Scenario:
         self.server.down_until = min(self.server.down_until, self.world.now)
         for host in self.hosts:
             host.process.frozen_until = min(host.process.frozen_until, self.world.now + 1.0)
+            host.process.cut_off_until = min(host.process.cut_off_until, self.world.now + 1.0)
         if not any(host.lives for host in self.hosts):
             self._start_later(0.5, f"w{len(self.hosts)}")
 
@@ -389,8 +404,12 @@ class Scenario:
         if (host := self._one()) is not None:
             host.process.freeze(self.chance.choice((0.2, 3.0, 11.0, 14.0, 17.0, 25.0, 40.0)))
 
+    def _partition(self) -> None:
+        if (host := self._one()) is not None:
+            host.process.partition(self.chance.choice((1.0, 5.0, 13.0, 20.0, 30.0)))
+
     def _crash(self) -> None:
-        self.server.crash(self.chance.choice((0.05, 1.0, 8.0, 20.0)))
+        self.server.crash(self.chance.choice((0.05, 1.0, 8.0, 20.0, 35.0)))
 
     def _cut(self) -> None:
         for session in list(self.server.sessions):
@@ -466,10 +485,13 @@ class Scenario:
     def run(self) -> list[str]:
         """Let it all happen, and return what was wrong."""
         world = self.world
-        probes = self.calm_at + 85
-        world.run(probes)
-        world.run(probes + _LONGEST, self.judge.all_ended)
-        world.run(world.now + 5)  # the answers to the last settles are on their way
+        world.run(self.calm_at + 90)
+        longest = world.now + _LONGEST
+        while world.now < longest:
+            world.run(longest, self.judge.all_ended)
+            world.run(min(world.now + 5, longest))  # the answers to the last settles are on their way
+            if self.judge.all_ended():
+                break
         self.judge.at_rest()
         for host in self.hosts:
             host.drain()

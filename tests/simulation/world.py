@@ -344,10 +344,14 @@ class Process:
         self.offset = world.chance.uniform(0, 1e5)
         self.dead = False
         self.frozen_until = 0.0
-        self.stalled = False
-        """Whether it was ever kept from running for longer than a moment."""
+        self.stalls: list[tuple[float, float]] = []
+        """When it was kept from running for longer than a moment."""
+        self.cut_off_until = 0.0
+        self.cut_off: list[tuple[float, float]] = []
+        """When the network let nothing through."""
         self.died_at = float("inf")
         self.at_death: list[Callable[[], None]] = []
+        self.at_partition: list[Callable[[], None]] = []
         self.loop = SimLoop(self)
         self.main = Agent(self, name, self._main)
         self.threads: list[SimThread] = []
@@ -377,7 +381,8 @@ class Process:
         """Block whoever calls, as `time.sleep`."""
         agent, world = self.agent, self.world
         turn = agent.turn
-        self.stalled |= seconds > 0.5
+        if seconds > 0.5:
+            self.stalls.append((world.now, world.now + seconds))
         world.at(world.now + seconds, lambda: agent.wake(turn))
         agent.block()
 
@@ -393,8 +398,16 @@ class Process:
     def freeze(self, seconds: float) -> None:
         """SIGSTOP, and SIGCONT after a while."""
         self.world.say("frozen", self.name, seconds)
-        self.stalled = True
+        self.stalls.append((self.world.now, self.world.now + seconds))
         self.frozen_until = max(self.frozen_until, self.world.now + seconds)
+
+    def partition(self, seconds: float) -> None:
+        """Have the network swallow all that goes in or out, for a while."""
+        self.world.say("cut off", self.name, seconds)
+        self.cut_off.append((self.world.now, self.world.now + seconds))
+        self.cut_off_until = max(self.cut_off_until, self.world.now + seconds)
+        for call in self.at_partition:
+            call()
 
     def close(self) -> None:
         """Let nothing of it be left."""
