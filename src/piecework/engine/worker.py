@@ -68,9 +68,9 @@ class Worker:
             Link(store.dsn, store.statements, health, lease, store.revive, store.wire, surroundings) for _ in _LINKS
         ]
         claims, settles, listens = self._links
-        self._completer = Completer(settles, self._answered, self._flushed, self._unparked)
+        self._completer = Completer(settles, self._answered, self._flushed, lambda lane: self._claimer.hint(lane))
         self._executor = Executor(service, settings, self._completer, self._freed)
-        self._claimer = Claimer(claims, registry, settings, self._executor, self._beat_now)
+        self._claimer = Claimer(claims, registry, settings, self._executor, lambda: self._heartbeat.beat_now())
         self._listener = Listener(
             listens, lambda: self.worker_id, self._claimer.hint, self._claimer.hint_to_another, self._executor.cancel,
             self._claimer.listening, 2 * lease,
@@ -117,7 +117,7 @@ class Worker:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # A cancellation while it drains is what a second signal is: the rest is done without waiting.
+        # A cancellation while it drains is what a second signal is: the rest is done without waiting for runs.
         draining = self._loop.create_task(drained(self.drain, self.worker_id, self._executor.held), name="job-drain")
         cancelled: asyncio.CancelledError | None = None
         while not draining.done():
@@ -260,15 +260,9 @@ class Worker:
         self._freed()
         self._on_settled(ids)
 
-    def _unparked(self, lane: Lane) -> None:
-        self._claimer.hint(lane)
-
     def _freed(self) -> None:
         self._claimer.wake()
         self._changed.set()
-
-    def _beat_now(self) -> None:
-        self._heartbeat.beat_now()
 
     def _reborn(self, worker_id: str) -> None:
         self._executor.stop_runs("drop")

@@ -25,16 +25,16 @@ def in_turn(job: Values) -> tuple[int, str]:
     return job["run_at"], job["id"]
 
 
-def _told(db: Database, txn: Transaction, job: Values, *, whole: bool) -> list[object]:
+def _told(db: Database, txn: Transaction, job: Values, kind: Sequence[object], *, whole: bool) -> list[object]:
     row: list[object] = [
-        job["id"], job["claim_no"], job["job_type"], job["queue"], job["priority"], job["run_at"], job["attempt"],
-        job["failures"], job["crashes"], msgspec.Raw(job["config"]),
+        job["id"], job["claim_no"], *kind, job["run_at"], job["attempt"], job["failures"], job["crashes"],
+        msgspec.Raw(job["config"]),
     ]  # fmt: skip
     if whole:
         own = db.states.find(txn, ("job", job["id"]))
         inherited = None if job["key"] is None else db.states.find(txn, ("key", job["job_type"], job["key"]))
         trace = job["trace_context"]
-        row += [job["concurrency_key"], None if trace is None else msgspec.Raw(trace), job["created_at"]]
+        row += [None if trace is None else msgspec.Raw(trace), job["created_at"]]
         row += [None if each is None else msgspec.Raw(each["state"]) for each in (own, inherited)]
     return row
 
@@ -65,7 +65,7 @@ def claim(
     db: Database, txn: Transaction, worker: str, queues: Sequence[str], job_types: Sequence[str],
     priorities: Sequence[int], counts: Sequence[int], most: int,
 ) -> Steps[_Answer]:  # fmt: skip
-    """Claim due jobs lane by lane."""
+    """Claim due jobs lane by lane. No index entries are passed over here."""
     now = db.due_now(txn)
     stateful = next(db.states.seen(txn), None) is not None
     yield from _stands(db, txn, worker)
@@ -92,11 +92,13 @@ def claim(
                 )  # fmt: skip
     if not taken:
         return [(None,)]
-    return [(text([
-        _told(db, txn, job, whole=job["trace_context"] is not None
+    places = {lane: place for place, (lane, _) in enumerate(lanes, 1)}
+    told = [
+        _told(db, txn, job, [places[_of_lane(job)]], whole=job["trace_context"] is not None
               or (stateful and (job["claim_no"] > 1 or job["key"] is not None)))
         for job in taken
-    ]),)]  # fmt: skip
+    ]  # fmt: skip
+    return [(text([0, told]),)]
 
 
 def claim_keyed(
@@ -154,8 +156,11 @@ def claim_keyed(
     passed = len(late) - parked
     keys.drop_unused(db, txn, sorted(in_hand))
     again = parked > 0 or bool(chosen) or passed * 2 > beyond or len(in_hand) < len(names)
-    told = [_told(db, txn, job, whole=True) for job in claimed] or None
-    return [(text([told, again, passed]),)]
+    told: list[list[object]] = []
+    for job in claimed:
+        row_told = _told(db, txn, job, (job["job_type"], job["queue"], job["priority"]), whole=True)
+        told.append([*row_told[:10], job["concurrency_key"], *row_told[10:]])
+    return [(text([told or None, again, passed]),)]
 
 
 def _key_of(job: Values) -> tuple[str, str]:
@@ -225,7 +230,9 @@ def owned_jobs(db: Database, txn: Transaction, worker: str) -> Steps[_Answer]:
     """Say what a worker owns."""
     yield None
     owned = [job for job in db.jobs.seen(txn) if job["worker_id"] == worker]
-    told = [[*_told(db, txn, job, whole=False)[:9], None] for job in owned]
+    told = [
+        [*_told(db, txn, job, (job["job_type"], job["queue"], job["priority"]), whole=False)[:9], None] for job in owned
+    ]
     return [(text(told) if told else None,)]
 
 

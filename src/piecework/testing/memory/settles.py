@@ -49,7 +49,12 @@ def _raw(value: msgspec.Raw) -> bytes | None:
 
 def fenced(job: Values | None, claim_no: int, worker: str) -> bool:
     """Whether this claim holds the job."""
-    return job is not None and job["claim_no"] == claim_no and job["worker_id"] == worker
+    return job is not None and job["claim_no"] == claim_no and fenced_by(job, worker)
+
+
+def fenced_by(job: Values | None, worker: str) -> bool:
+    """Whether this worker holds the job."""
+    return job is not None and job["worker_id"] == worker
 
 
 def settle(
@@ -83,8 +88,13 @@ def _settle(
     ]
     yield None
     landed: list[int] = []
-    if any(claim[2] in _ENDS for claim in numbered):
-        landed += yield from _end(db, txn, worker, numbered, now)
+    completed = [claim for claim in numbered if claim[2] == "complete"]
+    if completed and (yield from _complete_all(db, txn, worker, completed, now)):
+        landed += [claim[5] for claim in completed]
+    left = [claim for claim in numbered if claim[2] in _ENDS and claim[5] not in landed]
+    if left:
+        landed += yield from _end(db, txn, worker, left, now)
+    if landed:
         yield None
         _forget(db, txn, [claims[position - 1][0] for position in landed], now)
     if any(claim[2] not in _ENDS for claim in numbered):
@@ -117,39 +127,69 @@ def _became(db: Database, txn: Transaction, id: str, claim_no: int, worker: str)
     return "lost"
 
 
+def _complete_all(db: Database, txn: Transaction, worker: str, claims: Sequence[_CLAIM], now: int) -> Steps[bool]:
+    """Complete all of these claims, or none; wait for nobody but for a moment."""
+    ids = {claim[0] for claim in claims}
+    found = {id: row for id in ids if (row := db.jobs.rows.get(id)) and fenced_by(row.seen_by(txn), worker)}
+    yield None
+    before, txn.lock_timeout = txn.lock_timeout, 0.02
+    try:
+        for id in sorted(found):
+            job = yield from txn.lock(found[id], "update")
+            if not fenced_by(job, worker):
+                return False
+    except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
+        return False
+    finally:
+        txn.lock_timeout = before
+    if len(found) < len(claims) or not all(
+        fenced(found[claim[0]].seen_by(txn), claim[1], worker) for claim in claims
+    ):
+        return False
+    for claim in claims:
+        _write_end(db, txn, worker, claim, now)
+    return True
+
+
 def _end(db: Database, txn: Transaction, worker: str, claims: Sequence[_CLAIM], now: int) -> Steps[list[int]]:
     first: dict[str, _CLAIM] = {}
     for claim in claims:
-        if claim[2] in _ENDS:
-            first.setdefault(claim[0], claim)
+        first.setdefault(claim[0], claim)
     snapshot = [
         (claim, row) for id, claim in sorted(first.items())
         if (row := db.jobs.rows.get(id)) is not None and fenced(row.seen_by(txn), claim[1], worker)
     ]  # fmt: skip
     yield None
     landed: list[int] = []
-    for (id, claim_no, move, age, detail, position), row in snapshot:
+    for claim, row in snapshot:
         job = yield from txn.lock(row, "update", skip=True)
-        if job is None or not fenced(job, claim_no, worker):
-            continue
-        landed.append(position)
-        txn.delete(row)
-        completes = move == "complete"
-        started = None if age is None else now - age
-        attempt = job["attempt"] if detail is None else detail.attempt
-        db.append(txn, db.finished, id, {
-            **job, "started_at": started, "finished_at": now, "status": _ENDS[move], "attempt": attempt,
-            "failures": job["failures"] if completes or detail is None else detail.failures,
-            "result": None if detail is None else _raw(detail.result),
-            "error": _raw(detail.error) if detail is not None and move == "fail" else None,
-        })  # fmt: skip
-        if not completes:
-            error = None if detail is None else _raw(detail.error)
-            db.append(txn, db.attempts, id, {
-                "job_id": id, "claim_no": claim_no, "worker_id": worker, "attempt": attempt, "move": move,
-                "started_at": started, "ended_at": now, "error": error, "next_run_at": None,
-            })  # fmt: skip
+        if job is not None and fenced(job, claim[1], worker):
+            landed.append(claim[5])
+            _write_end(db, txn, worker, claim, now)
     return landed
+
+
+def _write_end(db: Database, txn: Transaction, worker: str, claim: _CLAIM, now: int) -> None:
+    id, claim_no, move, age, detail, _ = claim
+    row = db.jobs.rows[id]
+    job = row.seen_by(txn)
+    assert job is not None, "it is locked"
+    txn.delete(row)
+    completes = move == "complete"
+    started = None if age is None else now - age
+    attempt = job["attempt"] if detail is None else detail.attempt
+    db.append(txn, db.finished, id, {
+        **job, "started_at": started, "finished_at": now, "status": _ENDS[move], "attempt": attempt,
+        "failures": job["failures"] if completes or detail is None else detail.failures,
+        "result": None if detail is None else _raw(detail.result),
+        "error": _raw(detail.error) if detail is not None and move == "fail" else None,
+    })  # fmt: skip
+    if not completes:
+        db.append(txn, db.attempts, id, {
+            "job_id": id, "claim_no": claim_no, "worker_id": worker, "attempt": attempt, "move": move,
+            "started_at": started, "ended_at": now, "error": None if detail is None else _raw(detail.error),
+            "next_run_at": None,
+        })  # fmt: skip
 
 
 def _forget(db: Database, txn: Transaction, ids: Sequence[str], now: int) -> None:
