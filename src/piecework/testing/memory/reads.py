@@ -8,7 +8,8 @@ from uuid import UUID
 
 import msgspec
 
-from piecework.testing.memory.database import Database, refuse_nul, upsert
+from piecework.testing.memory import keys
+from piecework.testing.memory.database import Database, encode, refuse_nul, upsert
 from piecework.testing.memory.rows import Steps, Transaction, Values
 from piecework.testing.memory.settles import fenced
 
@@ -103,6 +104,75 @@ def list_keyed(db: Database, txn: Transaction, job_types: Sequence[str]) -> Step
             if job["key"] is not None and job["job_type"] in job_types:
                 found[job["key"]] = max(found.get(job["key"], (False, "")), (live, job["id"]))
     return [(key, UUID(id)) for key, (_, id) in sorted(found.items())]
+
+
+def list_attempts(db: Database, txn: Transaction, id: UUID) -> Steps[_Answer]:
+    """Return the attempts of a job that ended otherwise than in completion."""
+    yield None
+    return [
+        (a["attempt"], a["claim_no"], UUID(a["worker_id"]), a["move"], moment(a["started_at"]), moment(a["ended_at"]),
+         moment(a["next_run_at"]), _text(a["error"]))
+        for a in sorted(db.attempts.alike(txn, str(id)), key=lambda a: int(a["claim_no"]))
+    ]  # fmt: skip
+
+
+def count_jobs(db: Database, txn: Transaction) -> Steps[_Answer]:
+    """Say how many jobs there are of each kind."""
+    yield None
+    now = db.due_now(txn)
+    counts: dict[tuple[str, str, str], tuple[int, int | None]] = {}
+    for table in (db.jobs, db.finished):
+        for job in table.seen(txn):
+            live = "run_at" in job and "status" not in job
+            status = job.get("status") or ("pending" if job["worker_id"] is None else "running")
+            kind = job["queue"], job["job_type"], status
+            count, oldest = counts.get(kind, (0, None))
+            if live and job["worker_id"] is None and job["run_at"] <= now:
+                oldest = min(job["run_at"], job["run_at"] if oldest is None else oldest)
+            counts[kind] = count + 1, oldest
+    return [(*kind, count, moment(oldest)) for kind, (count, oldest) in sorted(counts.items())]
+
+
+def explain(db: Database, txn: Transaction, id: UUID) -> Steps[_Answer]:
+    """Say what there is to know of why one job does not run."""
+    yield None
+    told: _Answer = []
+    job = db.jobs.find(txn, str(id))
+    if job is not None:
+        told.append((encode(_facts(db, txn, job)).decode(),))
+    for ended in db.finished.alike(txn, str(id)):
+        error = None if ended["error"] is None else msgspec.Raw(ended["error"])
+        at = moment(ended["finished_at"])
+        told.append((encode({name: ended[name] for name in _NAMED} | {"status": ended["status"], "at": at, "error": error}
+                            ).decode(),))
+    return told
+
+
+_NAMED = ("id", "job_type", "queue", "attempt")
+
+
+def _facts(db: Database, txn: Transaction, job: Values) -> dict[str, object]:
+    now, queue, key = db.due_now(txn), job["queue"], job["concurrency_key"]
+    runs = job["worker_id"] is not None
+    due = [] if key is None else keys.line(db, txn, queue, key, now)
+    row = None if key is None else db.keys.find(txn, (queue, key))
+    order = job["priority"], job["run_at"], job["id"]
+    worker = db.workers.find(txn, job["worker_id"])
+    workers = [w for w in db.workers.seen(txn) if w["given_up_at"] is None and not w["draining"]]
+    of_queue = [w for w in workers if queue in w["queues"]]
+    limit = None
+    if key is not None:
+        said = keys.operators_limit(db, txn, queue, key)
+        limit = said if said is not None else 1 if job["concurrency_limit"] is None else job["concurrency_limit"]
+    return {name: job[name] for name in _NAMED} | {
+        "status": "running" if runs else "pending", "at": moment(job["claimed_at"] if runs else job["run_at"]),
+        "due_in": (job["run_at"] - now) / 1e6, "manual_clock": db.manual.find(txn, True) is not None,
+        "concurrency_key": key, "parked": job["parked"], "limit": limit, "holders": [] if row is None else row["running"],
+        "before": len([d for d in due if (d["priority"], d["run_at"], d["id"]) < order]),
+        "cancel_requested": db.cancels.find(txn, job["id"]) is not None, "worker_id": job["worker_id"],
+        "worker": None if worker is None else f"{worker['host']} pid {worker['pid']}", "workers": len(workers),
+        "workers_of_queue": len(of_queue), "workers_of_both": len([w for w in of_queue if job["job_type"] in w["job_types"]]),
+    }  # fmt: skip
 
 
 class _Save(msgspec.Struct):

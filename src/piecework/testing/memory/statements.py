@@ -45,6 +45,7 @@ STATEMENTS: dict[str, Callable[..., Steps[Any]]] = {
         spawns.retry_jobs, cancels.cancel_jobs, workers.register_worker, workers.beat, workers.rescue, workers.leave,
         workers.take_duty, workers.add_partitions, workers.sample_horizon, workers.examine_pins, keys.sweep_keys,
         keys.set_limit, keys.list_limits, reads.load_jobs, reads.list_jobs, reads.find_keyed, reads.list_keyed,
+        reads.list_attempts, reads.count_jobs, reads.explain,
         reads.save_state, reads.report, reads.read_clock, reads.turn_clock, reads.turn_clock_to_next,
         reads.clear_clock,
     )},
