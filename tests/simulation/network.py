@@ -36,6 +36,8 @@ class Weather:
     """The connection swallows all from then on; nobody is told."""
     slow: float = 0.0
     slow_by: float = 1.0
+    until: float = 0.0
+    """When all of it is over."""
     notice_lost: float = 0.0
     refused: float = 0.0
     """A connection is not made."""
@@ -256,7 +258,8 @@ class Running:
                 session.die()
                 return
             if server.happens("slow"):
-                world.at(world.now + world.chance.expovariate(1.0) * server.weather.slow_by, self._go_on(self._turn))
+                slow_by = world.chance.expovariate(1.0) * server.weather.slow_by
+                world.at(min(world.now + slow_by, server.weather.until), self._go_on(self._turn))
                 return
             if world.chance.random() < 0.5:
                 world.later(STEP, self._go_on(self._turn))

@@ -366,6 +366,7 @@ class Scenario:
             end = min(begin + chance.choice((1.0, 5.0, 20.0)), self.calm_at)
             self.world.at(begin, lambda kind=kind, likely=likely: self._turn(kind, likely))
             self.world.at(end, lambda kind=kind: self._turn(kind, 0.0))
+        self.weather.until = self.calm_at
         self.weather.slow_by = chance.choice((0.05, 1.0, 10.0, 40.0))
         self.world.at(self.calm_at, self._calm)
 
