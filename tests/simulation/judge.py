@@ -193,7 +193,7 @@ class Judge:
             self._wrong(f"never ended: {row.committed}", str(row.key))
         ended = {row.committed["id"] for row in database.finished.rows.values() if row.committed is not None}
         for given in scenario.given.values():
-            if given.accepted and given.holder is None and given.id not in ended:
+            if given.accepted and given.holder is None and given.id not in ended and given.id not in database.jobs.rows:
                 self._wrong("was lost", given.id)
             if given.holder is not None and given.holder not in scenario.given:
                 self._wrong(f"was refused for {given.holder}, which nobody knows", given.id)

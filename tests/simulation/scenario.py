@@ -103,7 +103,7 @@ class Host:
         self.done = False
         self.failed: BaseException | None = None
         self._leave: asyncio.Event | None = None
-        self.running = 0
+        self.process.at_exit = lambda: scenario.start_later(1.0, name + "'")  # its supervisor sees to it
         self.process.start(self._main)
 
     @property
@@ -178,12 +178,12 @@ class Scenario:
         self.uniques = [f"only-{n}" for n in range(chance.choice((0, 0, 0, 1, 2)))]
         self.n_hosts = chance.choice((1, 2, 2, 3))
         for n in range(self.n_hosts):
-            self._start_later(chance.uniform(0, 2), f"w{n}")
+            self.start_later(chance.uniform(0, 2), f"w{n}")
         self._plan_jobs()
         self._plan_faults()
         change(self)
 
-    def _start_later(self, after: float, name: str) -> None:
+    def start_later(self, after: float, name: str) -> None:
         self.world.at(self.world.now + after, lambda: self.hosts.append(Host(self, name)))
 
     # What the jobs do
@@ -386,10 +386,11 @@ class Scenario:
         self.weather.calm()
         self.server.down_until = min(self.server.down_until, self.world.now)
         for host in self.hosts:
-            host.process.frozen_until = min(host.process.frozen_until, self.world.now + 1.0)
+            host.process.frozen_until = min(host.process.frozen_until, self.world.now)
+            host.process.thaw()
             host.process.cut_off_until = min(host.process.cut_off_until, self.world.now + 1.0)
         if not any(host.lives for host in self.hosts):
-            self._start_later(0.5, f"w{len(self.hosts)}")
+            self.start_later(0.5, f"w{len(self.hosts)}")
 
     def _one(self) -> Host | None:
         living = [host for host in self.hosts if host.lives]
@@ -399,7 +400,7 @@ class Scenario:
         if (host := self._one()) is not None:
             host.process.kill()
             if self.chance.random() < 0.7:
-                self._start_later(self.chance.uniform(0.1, 20), f"w{len(self.hosts)}")
+                self.start_later(self.chance.uniform(0.1, 20), f"w{len(self.hosts)}")
 
     def _freeze(self) -> None:
         if (host := self._one()) is not None:
@@ -420,7 +421,7 @@ class Scenario:
     def _drain(self) -> None:
         if (host := self._one()) is not None:
             host.drain()
-            self._start_later(self.chance.uniform(0, 5), f"w{len(self.hosts)}")
+            self.start_later(self.chance.uniform(0, 5), f"w{len(self.hosts)}")
 
     def _step_clock(self) -> None:
         self.server.database.skew += self.chance.choice((-3600.0, -5.0, 5.0, 3600.0))

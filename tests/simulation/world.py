@@ -102,8 +102,7 @@ class Agent:
         process = self.process
         if process.dead or self.done:
             return
-        if process.frozen_until > process.world.now:
-            process.world.at(process.frozen_until, self.resume)
+        if process.defers(self.resume):
             return
         self.blocked = False
         before, process.current = process.current, self
@@ -189,10 +188,8 @@ class Timer:
     def _ring(self) -> None:
         if self._cancelled or self._process.dead:
             return
-        if self._process.frozen_until > self._process.world.now:
-            self._process.world.at(self._process.frozen_until, self._ring)
-            return
-        self._call()
+        if not self._process.defers(self._ring):
+            self._call()
 
     def cancel(self) -> None:
         self._cancelled = True
@@ -226,6 +223,7 @@ class SimSurroundings(Surroundings):
         process = self._process
         process.world.say("exits", process.name, code)
         process.world.at(process.world.now, process.kill)
+        process.at_exit()
         process.agent.block()
 
 
@@ -305,9 +303,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         if process.main.blocked:
             self._wakes_at = float("inf")  # when it goes on, it looks for what has become ready
             return
-        if process.frozen_until > process.world.now:
-            self._wakes_at = process.frozen_until
-            process.world.at(process.frozen_until, self._awake)
+        if process.defers(self._awake):
             return
         self._wakes_at = float("inf")
         process.main.resume()
@@ -344,6 +340,8 @@ class Process:
         self.offset = world.chance.uniform(0, 1e5)
         self.dead = False
         self.frozen_until = 0.0
+        self._deferred: list[Callable[[], object]] = []
+        self.at_exit: Callable[[], None] = lambda: None
         self.stalls: list[tuple[float, float]] = []
         """When it was kept from running for longer than a moment."""
         self.cut_off_until = 0.0
@@ -400,6 +398,21 @@ class Process:
         self.world.say("frozen", self.name, seconds)
         self.stalls.append((self.world.now, self.world.now + seconds))
         self.frozen_until = max(self.frozen_until, self.world.now + seconds)
+        self.world.at(self.frozen_until, self.thaw)
+
+    def defers(self, call: Callable[[], object]) -> bool:
+        """Whether a call has to wait until the process goes on; then it is made."""
+        if self.frozen_until <= self.world.now:
+            return False
+        self._deferred.append(call)
+        return True
+
+    def thaw(self) -> None:
+        """Go on, unless it was frozen anew."""
+        if self.frozen_until <= self.world.now:
+            deferred, self._deferred = self._deferred, []
+            for call in deferred:
+                self.world.later(TICK, call)
 
     def partition(self, seconds: float) -> None:
         """Have the network swallow all that goes in or out, for a while."""
