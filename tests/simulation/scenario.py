@@ -167,8 +167,12 @@ class Scenario:
             concurrency=chance.choice((1, 2, 3, 5, 10)), prefetch=chance.choice((0, 0, 5, 500)),
             shutdown_grace=timedelta(seconds=chance.choice((1, 5, 30))), max_crashes=MAX_CRASHES,
         )  # fmt: skip
-        self.calm_at = chance.uniform(5, 45)
-        self.long_runs = chance.choice((0.0, 0.02, 0.1, 0.5))
+        self.outage = chance.random() < 0.06
+        """The server is away for long, and nothing else: whoever is given up for dead then was not."""
+        self.cutting_off = not self.outage and chance.random() < 0.3
+        """Workers lose touch while they run something: this takes long runs, and others that are there to take over."""
+        self.calm_at = 46.0 if self.outage else chance.uniform(30, 50) if self.cutting_off else chance.uniform(5, 45)
+        self.long_runs = 0.7 if self.cutting_off else chance.choice((0.0, 0.02, 0.1, 0.5))
         self.judge = Judge(self)
         world.at(self.calm_at + 40, self.judge.look)
         self.app = Process(world, "app")
@@ -176,7 +180,7 @@ class Scenario:
         self.keys = [f"key-{n}" for n in range(chance.choice((0, 0, 1, 2, 3)))]
         self.limits = {key: chance.choice((1, 1, 1, 2, 3)) for key in self.keys}
         self.uniques = [f"only-{n}" for n in range(chance.choice((0, 0, 0, 1, 2)))]
-        self.n_hosts = chance.choice((1, 2, 2, 3))
+        self.n_hosts = chance.choice((2, 3) if self.cutting_off else (1, 2, 2, 3))
         for n in range(self.n_hosts):
             self.start_later(chance.uniform(0, 2), f"w{n}")
         self._plan_jobs()
@@ -217,6 +221,8 @@ class Scenario:
         calm = self.world.now > self.calm_at
         if calm:
             seconds = min(seconds, 1.0)
+        elif self.outage:
+            kind, seconds = 0.5, chance.uniform(10, 40)
         elif chance.random() < self.long_runs:
             seconds = chance.uniform(5, 40)
         if kind < 0.04 and not calm:
@@ -348,12 +354,21 @@ class Scenario:
 
     def _plan_faults(self) -> None:
         chance = self.chance
+        self.world.at(self.calm_at, self._calm)
+        if self.outage:
+            down = chance.uniform(15, 40)
+            self.world.at(chance.uniform(0.5, 5), lambda: self._strike("crash", lambda: self.server.crash(down)))
+            return
         kinds: list[tuple[str, Callable[[], None]]] = [
             ("kill", self._kill), ("freeze", self._freeze), ("crash", self._crash), ("cut", self._cut),
             ("drain", self._drain), ("step", self._step_clock), ("cancel", self._cancel), ("retry", self._retry),
             ("hold", self._hold), ("raise limit", self._raise_limit), ("partition", self._partition),
             ("partition", self._partition),
         ]  # fmt: skip
+        if self.cutting_off:
+            for _ in range(chance.choice((1, 1, 2))):
+                name, call = chance.choice((("partition", self._partition), ("freeze", self._freeze)))
+                self.world.at(chance.uniform(1, 10), lambda name=name, call=call: self._strike(name, call))
         for _ in range(chance.choice((0, 1, 1, 2, 2, 3, 5))):
             name, call = chance.choice(kinds)
             self.world.at(chance.uniform(0.5, self.calm_at), lambda name=name, call=call: self._strike(name, call))
@@ -368,7 +383,6 @@ class Scenario:
             self.world.at(end, lambda kind=kind: self._turn(kind, 0.0))
         self.weather.until = self.calm_at
         self.weather.slow_by = chance.choice((0.05, 1.0, 10.0, 40.0))
-        self.world.at(self.calm_at, self._calm)
 
     def _turn(self, kind: str, likely: float) -> None:
         if likely:
@@ -394,6 +408,9 @@ class Scenario:
 
     def _one(self) -> Host | None:
         living = [host for host in self.hosts if host.lives]
+        busy = [host for host in living if host.worker is not None and host.worker._executor.held]
+        if busy and self.chance.random() < 0.7:
+            living = busy
         return self.chance.choice(living) if living else None
 
     def _kill(self) -> None:
@@ -408,7 +425,7 @@ class Scenario:
 
     def _partition(self) -> None:
         if (host := self._one()) is not None:
-            host.process.partition(self.chance.choice((1.0, 5.0, 13.0, 20.0, 30.0)))
+            host.process.partition(self.chance.choice((1.0, 5.0, 13.0, 20.0, 30.0, 40.0)))
 
     def _crash(self) -> None:
         self.server.crash(self.chance.choice((0.05, 1.0, 8.0, 20.0, 35.0)))
