@@ -189,11 +189,12 @@ def _claim(job: ClaimedJob) -> tuple[object, ...]:
 
 
 def _snapshot(found: JobSnapshot) -> tuple[object, ...]:
-    config, result, state = (None if each is None else json.loads(bytes(each)) for each in (found.config, found.result, found.state))
+    stored = (found.config, found.result, found.state)
+    config, result, state = (None if each is None else json.loads(bytes(each)) for each in stored)
     return (
-        found.id, found.job_type, found.status, found.queue, found.priority, found.attempt, found.failures, found.crashes,
-        found.claim_no, found.worker_id, found.run_at, found.key, found.concurrency_key, found.parked, config, result, state,
-        found.started_at is None, found.finished_at is None, None if found.error is None else found.error.type,
+        found.id, found.job_type, found.status, found.queue, found.priority, found.attempt, found.failures,
+        found.crashes, found.claim_no, found.worker_id, found.run_at, found.key, found.concurrency_key, found.parked,
+        config, result, state, found.started_at is None, found.finished_at is None, None if found.error is None else found.error.type,
         None if found.progress is None else (found.progress.done, found.progress.note),
     )  # fmt: skip
 

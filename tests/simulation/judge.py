@@ -115,7 +115,7 @@ class Judge:
 
     def _rescued(self, attempt: Any) -> None:
         """A worker was given up for dead: it must have been silent for its lease, while the server was there."""
-        scenario, now = self._scenario, self._world.now
+        scenario, _now = self._scenario, self._world.now
         for host in scenario.hosts:
             process = host.process
             if host.worker is None or host.worker.worker_id != attempt["worker_id"] or host.done:

@@ -113,7 +113,7 @@ def main(arguments: list[str]) -> int:
     faults: Counter[str] = Counter()
     for verdict in run_many(seeds):
         events, jobs, runs = events + verdict.events, jobs + verdict.jobs, runs + verdict.runs
-        faults.update({fault: 1 for fault in set(verdict.faults)})
+        faults.update(dict.fromkeys(set(verdict.faults), 1))
         if verdict.problems:
             wrong.append(verdict)
             print(f"seed {verdict.seed}: {verdict.problems[0][:300]}", flush=True)

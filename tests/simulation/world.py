@@ -1,7 +1,7 @@
-"""A world with one clock of its own, in which processes with event loops and threads live: all in one thread, by a seed.
+"""A world with a clock of its own, in which processes with event loops and threads live: in one thread, by a seed.
 
-What happens next is what is due first; how long everything takes is drawn from the seed. An event loop of a process runs
-in a greenlet, and so does each of its threads: so what blocks there, blocks, and everything else goes on.
+What happens next is what is due first; how long everything takes is drawn from the seed. An event loop of a process
+runs in a greenlet, and so does each of its threads: what blocks there, blocks, and everything else goes on.
 """
 
 from __future__ import annotations

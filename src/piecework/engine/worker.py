@@ -20,21 +20,18 @@ from piecework.engine.facts import facts_of
 from piecework.engine.heartbeat import Heartbeat
 from piecework.engine.listener import Listener
 from piecework.engine.loops import Loops
+from piecework.engine.reserved import LINKS, links, pulse
 from piecework.engine.tracing import drained
 from piecework.engine.watchdog import Watchdog
 from piecework.model.lanes import Lane
 from piecework.model.settings import WorkerSettings
 from piecework.model.settlement import Settlement
-from piecework.store.link import DatabaseHealth, Link
-from piecework.store.liveness import Pulse
 from piecework.store.settling import Answer
 from piecework.work.service import Service
 
 log = logging.getLogger("piecework.worker")
 _SETTLE_GRACE = 10.0
 _CANCEL_GRACE = 1.0
-_BEAT_DEADLINE = 0.8
-_LINKS = ("claims", "settles", "hints")
 _EXIT_CUT_OFF = 75  # sysexits.h: a temporary failure
 
 
@@ -62,22 +59,17 @@ class Worker:
         self._settings = settings
         self._resources = service.resources
         self._loop = asyncio.get_running_loop()
-        health = DatabaseHealth(store.dsn)
-        lease = settings.liveness.lease.total_seconds()
-        self._links = [
-            Link(store.dsn, store.statements, health, lease, store.revive, store.wire, surroundings) for _ in _LINKS
-        ]
+        self._links = links(store, settings.liveness, surroundings)
         claims, settles, listens = self._links
-        self._completer = Completer(settles, self._answered, self._flushed, lambda lane: self._claimer.hint(lane))
+        self._completer = Completer(settles, self._answered, self._flushed, self._unparked)
         self._executor = Executor(service, settings, self._completer, self._freed)
-        self._claimer = Claimer(claims, registry, settings, self._executor, lambda: self._heartbeat.beat_now())
+        self._claimer = Claimer(claims, registry, settings, self._executor, self._beat_now)
         self._listener = Listener(
             listens, lambda: self.worker_id, self._claimer.hint, self._claimer.hint_to_another, self._executor.cancel,
-            self._claimer.listening, 2 * lease,
+            self._claimer.listening, 2 * settings.liveness.lease.total_seconds(),
         )  # fmt: skip
-        patience = _BEAT_DEADLINE * settings.liveness.beat.total_seconds()
         self._heartbeat = Heartbeat(
-            Pulse(store.dsn, store.statements, patience, store.wire, surroundings), settings, registry,
+            pulse(store, settings.liveness, surroundings), settings, registry,
             self._in_loop(self._reborn), self._in_loop(self._claimer.look_now), self._in_loop(self._lease_renewed),
             self._in_loop(self._executor.cancel),
         )  # fmt: skip
@@ -169,7 +161,7 @@ class Worker:
 
     def dump(self) -> str:
         """Say what the worker does: lease, claims in hand, connections, tasks and threads. Any thread may ask."""
-        used = {name: link.condition for name, link in zip(_LINKS, self._links, strict=True)}
+        used = {name: link.condition for name, link in zip(LINKS, self._links, strict=True)}
         used["heartbeat"] = self._heartbeat.connection
         return describe(self._loop, self._executor, self._heartbeat, self._settings.liveness, used)
 
@@ -259,6 +251,12 @@ class Worker:
         self._executor.start_waiting()
         self._freed()
         self._on_settled(ids)
+
+    def _unparked(self, lane: Lane) -> None:
+        self._claimer.hint(lane)
+
+    def _beat_now(self) -> None:
+        self._heartbeat.beat_now()
 
     def _freed(self) -> None:
         self._claimer.wake()

@@ -8,12 +8,13 @@ from piecework.jobs import Jobs, over_wire
 from piecework.testing.memory.connection import MemoryServer
 
 
-class in_memory:  # noqa: N801 - it is used as a function is
-    """Open a `Jobs` on an empty database in memory: `async with in_memory(jobs), jobs.worker():`, or `with` for sync code.
+class in_memory:
+    """Open a `Jobs` on an empty database in memory: `async with in_memory(jobs), jobs.worker():`.
 
-    Job functions, spawning, handles, workers, keys, concurrency keys, retries, cancelling, saved states and the
-    `ManualClock` are as on PostgreSQL: the same tests hold for both. What is not there: transactions of your own (`conn=`,
-    `job.completing`, `complete_in`), the command line, other processes. All is gone at the end of the block.
+    `with in_memory(jobs):` is for code without asyncio. Job functions, spawning, handles, workers, keys, concurrency
+    keys, retries, cancelling, saved states and the `ManualClock` are as on PostgreSQL: the same tests hold for both.
+    What is not there: transactions of your own (`conn=`, `job.completing`, `complete_in`), the command line, other
+    processes. All is gone at the end of the block.
 
     Args:
         jobs: not open; whichever database it was made for is not looked at.

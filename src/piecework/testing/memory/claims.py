@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 import psycopg
@@ -14,6 +15,7 @@ from piecework.testing.memory.rows import Steps, Transaction, Values
 
 _Lane = tuple[str, str, int]
 _Answer = list[tuple[object, ...]]
+_Asked = list[tuple[_Lane, int]]
 
 
 def _of_lane(job: Values) -> _Lane:
@@ -61,35 +63,25 @@ def _lanes(
     return [(sorted(found.get(lane, ()), key=in_turn), count) for lane, count in lanes]
 
 
-def claim(
-    db: Database, txn: Transaction, worker: str, queues: Sequence[str], job_types: Sequence[str],
-    priorities: Sequence[int], counts: Sequence[int], most: int,
-) -> Steps[_Answer]:  # fmt: skip
+def _asked(queues: Sequence[str], job_types: Sequence[str], priorities: Sequence[int], counts: Sequence[int]) -> _Asked:
+    return list(zip(zip(queues, job_types, priorities, strict=True), counts, strict=True))
+
+
+def claim(db: Database, txn: Transaction, worker: str, *asked: Any) -> Steps[_Answer]:
     """Claim due jobs lane by lane. No index entries are passed over here."""
     now = db.due_now(txn)
     stateful = next(db.states.seen(txn), None) is not None
+    lanes, most = _asked(*asked[:4]), int(asked[4])
     yield from _stands(db, txn, worker)
     yield None
-    lanes = list(zip(zip(queues, job_types, priorities, strict=True), counts, strict=True))
     snapshot = _lanes(db, txn, lanes, now, keyed=False)
     yield None
     taken: list[Values] = []
     left = most
     for jobs, count in snapshot:
-        for job in jobs:
-            if count <= 0 or left <= 0:
-                break
-            row = db.jobs.rows.get(job["id"])
-            locked = None if row is None else (yield from txn.lock(row, "update", skip=True))
-            if row is None or locked is None or locked["worker_id"] is not None or locked["parked"]:
-                continue
-            if locked["run_at"] > now or _of_lane(locked) != _of_lane(job):
-                continue
-            count, left = count - 1, left - 1
-            if locked is job:  # one that changed after the snapshot is locked and not updated
-                taken.append(
-                    txn.put(row, worker_id=worker, claim_no=job["claim_no"] + 1, claimed_at=db.clock())
-                )  # fmt: skip
+        took, locked = yield from _take(db, txn, worker, jobs, min(count, left))
+        taken += took
+        left -= locked
     if not taken:
         return [(None,)]
     places = {lane: place for place, (lane, _) in enumerate(lanes, 1)}
@@ -101,15 +93,34 @@ def claim(
     return [(text([0, told]),)]
 
 
-def claim_keyed(
-    db: Database, txn: Transaction, worker: str, queues: Sequence[str], job_types: Sequence[str],
-    priorities: Sequence[int], counts: Sequence[int], most: int, beyond: int,
-) -> Steps[_Answer]:  # fmt: skip
+def _take(
+    db: Database, txn: Transaction, worker: str, due: Sequence[Values], most: int
+) -> Steps[tuple[list[Values], int]]:
+    """Lock the first jobs that can be had, and claim them; one that changed after the snapshot is only locked."""
+    now = db.due_now(txn)
+    taken: list[Values] = []
+    locked = 0
+    for job in due:
+        if locked >= most:
+            break
+        row = db.jobs.rows.get(job["id"])
+        found = None if row is None else (yield from txn.lock(row, "update", skip=True))
+        if row is None or found is None or found["worker_id"] is not None or found["parked"]:
+            continue
+        if found["run_at"] > now or _of_lane(found) != _of_lane(job):
+            continue
+        locked += 1
+        if found is job:
+            taken.append(txn.put(row, worker_id=worker, claim_no=job["claim_no"] + 1, claimed_at=db.clock()))
+    return taken, locked
+
+
+def claim_keyed(db: Database, txn: Transaction, worker: str, *asked: Any) -> Steps[_Answer]:
     """Claim due jobs with a concurrency key: of each key as many as its limit leaves room for."""
     now = db.due_now(txn)
+    lanes, most, beyond = _asked(*asked[:4]), int(asked[4]), int(asked[5])
     yield from _stands(db, txn, worker)
     yield None
-    lanes = list(zip(zip(queues, job_types, priorities, strict=True), counts, strict=True))
     candidates: list[Values] = []
     for jobs, count in _lanes(db, txn, lanes, now, keyed=True):
         candidates += jobs[: count + beyond]
@@ -117,16 +128,8 @@ def claim_keyed(
     if not candidates:
         return [(None,)]
     yield None
-    names = sorted({(job["queue"], job["concurrency_key"]) for job in candidates})
-    for queue, key in names:
-        yield from upsert(txn, db.keys, (queue, key), {"queue": queue, "concurrency_key": key, "running": ()})
-    yield None
-    held: list[Values] = []
-    for name in names:
-        row = db.keys.rows.get(name)
-        found = None if row is None else (yield from txn.lock(row, "no key update", skip=True))
-        if found is not None:
-            held.append(found)
+    names = sorted({_key_of(job) for job in candidates})
+    held = yield from _hold_keys(db, txn, names)
     if not held:
         return [(text([None, True, 0]),)]
     yield None
@@ -135,22 +138,9 @@ def claim_keyed(
     claimed: list[Values] = []
     if chosen:
         yield None
-        for id in chosen:
-            row = db.jobs.rows[id]
-            before = row.seen_by(txn)
-            assert before is not None
-            claimed.append(txn.put(
-                row, worker_id=worker, claim_no=before["claim_no"] + 1, claimed_at=db.clock(), parked=False,
-            ))  # fmt: skip
-        for key in held:
-            new = tuple(j["id"] for j in claimed if _key_of(j) == (key["queue"], key["concurrency_key"]))
-            if new:
-                row = db.keys.rows[key["queue"], key["concurrency_key"]]
-                now_held = row.seen_by(txn)
-                assert now_held is not None
-                txn.put(row, running=(*(r for r in now_held["running"] if r not in new), *new))
+        claimed = _start(db, txn, worker, chosen, held)
     yield None
-    in_hand = {(key["queue"], key["concurrency_key"]) for key in held}
+    in_hand = {_key_of(key) for key in held}
     late = [job for job in candidates if job["id"] not in startable and _key_of(job) in in_hand]
     parked = yield from _park(db, txn, late)
     passed = len(late) - parked
@@ -161,6 +151,39 @@ def claim_keyed(
         row_told = _told(db, txn, job, (job["job_type"], job["queue"], job["priority"]), whole=True)
         told.append([*row_told[:10], job["concurrency_key"], *row_told[10:]])
     return [(text([told or None, again, passed]),)]
+
+
+def _hold_keys(db: Database, txn: Transaction, names: Sequence[keys.Name]) -> Steps[list[Values]]:
+    """Make the rows of these keys where they are missing, and lock those that can be had."""
+    for queue, key in names:
+        yield from upsert(txn, db.keys, (queue, key), {"queue": queue, "concurrency_key": key, "running": ()})
+    yield None
+    held: list[Values] = []
+    for name in names:
+        row = db.keys.rows.get(name)
+        found = None if row is None else (yield from txn.lock(row, "no key update", skip=True))
+        if found is not None:
+            held.append(found)
+    return held
+
+
+def _start(
+    db: Database, txn: Transaction, worker: str, chosen: Sequence[str], held: Sequence[Values]
+) -> list[Values]:
+    """Claim these jobs, and write them into the rows of their keys."""
+    claimed: list[Values] = []
+    for id in chosen:
+        row = db.jobs.rows[id]
+        before = row.seen_by(txn)
+        assert before is not None, "it is locked"
+        claim_no = before["claim_no"] + 1
+        claimed.append(txn.put(row, worker_id=worker, claim_no=claim_no, claimed_at=db.clock(), parked=False))
+    for key in held:
+        new = tuple(job["id"] for job in claimed if _key_of(job) == _key_of(key))
+        if new:
+            row = db.keys.rows[_key_of(key)]
+            txn.put(row, running=(*(id for id in key["running"] if id not in new), *new))
+    return claimed
 
 
 def _key_of(job: Values) -> tuple[str, str]:

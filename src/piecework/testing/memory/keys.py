@@ -62,7 +62,9 @@ def drop_unused(db: Database, txn: Transaction, names: Iterable[Name]) -> None:
             txn.delete(row)
 
 
-def free(db: Database, txn: Transaction, names: Iterable[Name], gone: Iterable[str]) -> Steps[list[list[object]] | None]:
+def free(
+    db: Database, txn: Transaction, names: Iterable[Name], gone: Iterable[str]
+) -> Steps[list[list[object]] | None]:
     """Bring keys in line after jobs have left them; return the lanes into which jobs came back."""
     now = db.due_now(txn)
     held: list[Name] = []

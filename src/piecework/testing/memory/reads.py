@@ -82,7 +82,8 @@ def list_jobs(
     yield None
     rows = [_live(db, txn, job) for job in db.jobs.seen(txn)]
     rows += [_ended(db, txn, job) for job in db.finished.seen(txn)]
-    wanted = [row for row in rows if status in (None, row[2]) and queue in (None, row[3]) and job_type in (None, row[1])]
+    asked = ((status, 2), (queue, 3), (job_type, 1))
+    wanted = [row for row in rows if all(each in (None, row[column]) for each, column in asked)]
     return sorted(wanted, key=lambda row: str(row[0]), reverse=True)[:most]
 
 
@@ -142,9 +143,8 @@ def explain(db: Database, txn: Transaction, id: UUID) -> Steps[_Answer]:
         told.append((encode(_facts(db, txn, job)).decode(),))
     for ended in db.finished.alike(txn, str(id)):
         error = None if ended["error"] is None else msgspec.Raw(ended["error"])
-        at = moment(ended["finished_at"])
-        told.append((encode({name: ended[name] for name in _NAMED} | {"status": ended["status"], "at": at, "error": error}
-                            ).decode(),))
+        facts = {name: ended[name] for name in (*_NAMED, "status")}
+        told.append((encode({**facts, "at": moment(ended["finished_at"]), "error": error}).decode(),))
     return told
 
 
@@ -167,11 +167,13 @@ def _facts(db: Database, txn: Transaction, job: Values) -> dict[str, object]:
     return {name: job[name] for name in _NAMED} | {
         "status": "running" if runs else "pending", "at": moment(job["claimed_at"] if runs else job["run_at"]),
         "due_in": (job["run_at"] - now) / 1e6, "manual_clock": db.manual.find(txn, True) is not None,
-        "concurrency_key": key, "parked": job["parked"], "limit": limit, "holders": [] if row is None else row["running"],
+        "concurrency_key": key, "parked": job["parked"], "limit": limit,
+        "holders": [] if row is None else row["running"],
         "before": len([d for d in due if (d["priority"], d["run_at"], d["id"]) < order]),
         "cancel_requested": db.cancels.find(txn, job["id"]) is not None, "worker_id": job["worker_id"],
         "worker": None if worker is None else f"{worker['host']} pid {worker['pid']}", "workers": len(workers),
-        "workers_of_queue": len(of_queue), "workers_of_both": len([w for w in of_queue if job["job_type"] in w["job_types"]]),
+        "workers_of_queue": len(of_queue),
+        "workers_of_both": len([w for w in of_queue if job["job_type"] in w["job_types"]]),
     }  # fmt: skip
 
 
@@ -187,7 +189,7 @@ class _Report(msgspec.Struct):
     id: str
     claim_no: int
     worker: str
-    done: float | None | msgspec.UnsetType = msgspec.UNSET
+    done: float | msgspec.UnsetType | None = msgspec.UNSET
     note: str | msgspec.UnsetType = msgspec.UNSET
     result: msgspec.Raw = msgspec.Raw()
 

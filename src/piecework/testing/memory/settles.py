@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 import psycopg
@@ -13,6 +14,7 @@ from piecework.testing.memory.rows import Steps, Transaction, Values
 
 _ENDS = {"complete": "completed", "fail": "errored", "cancel": "cancelled"}
 _CLAIM = tuple[str, int, str, int | None, "_Detail | None", int]
+_Claimed = Sequence[tuple[str, int, str, int | None, "_Detail | None"]]
 
 
 _ABSENT = msgspec.Raw()
@@ -57,28 +59,25 @@ def fenced_by(job: Values | None, worker: str) -> bool:
     return job is not None and job["worker_id"] == worker
 
 
-def settle(
-    db: Database, txn: Transaction, worker: str, ids: object, claim_nos: object, moves: object, ages: object,
-    details: str | None,
-) -> Steps[list[tuple[object, ...]]]:  # fmt: skip
+def settle(db: Database, txn: Transaction, worker: str, *told: Any) -> Steps[list[tuple[object, ...]]]:
     """Write how claims ended, each fenced."""
-    refuse_nul(details)
-    told = array(ids)
-    decoded = [None] * len(told) if details is None else _details(details)
-    claims = [
-        (str(id), int(str(claim_no)), str(move), None if age is None else int(age), detail)
-        for id, claim_no, move, age, detail in zip(
-            told, array(claim_nos), array(moves), array(ages), decoded, strict=True
-        )
-    ]
-    answer = yield from _settle(db, txn, worker, claims)
+    answer = yield from _settle(db, txn, worker, _told(*told))
     return [(answer,)]
 
 
-def _settle(
-    db: Database, txn: Transaction, worker: str,
-    claims: Sequence[tuple[str, int, str, int | None, _Detail | None]],
-) -> Steps[str | None]:  # fmt: skip
+def _told(ids: object, claim_nos: object, moves: object, ages: object, details: str | None) -> _Claimed:
+    refuse_nul(details)
+    named = array(ids)
+    decoded = [None] * len(named) if details is None else _details(details)
+    return [
+        (str(id), int(str(claim_no)), str(move), None if age is None else int(age), detail)
+        for id, claim_no, move, age, detail in zip(
+            named, array(claim_nos), array(moves), array(ages), decoded, strict=True
+        )
+    ]
+
+
+def _settle(db: Database, txn: Transaction, worker: str, claims: _Claimed) -> Steps[str | None]:
     now = db.clock()
     due = db.due_now(txn)
     asked = {request["job_id"] for request in db.cancels.seen(txn)}
@@ -236,17 +235,15 @@ def _go_on(db: Database, txn: Transaction, worker: str, claim: _CLAIM, now: int,
     return True
 
 
-def settle_keyed(
-    db: Database, txn: Transaction, worker: str, ids: object, claim_nos: object, moves: object, ages: object,
-    details: str | None, queues: Sequence[str], names: Sequence[str],
-) -> Steps[list[tuple[object, ...]]]:  # fmt: skip
+def settle_keyed(db: Database, txn: Transaction, worker: str, *told: Any) -> Steps[list[tuple[object, ...]]]:
     """Settle jobs with a concurrency key under the locks of the keys, and hand the keys on."""
+    queues, names = told[5:]
     held = list(dict.fromkeys(zip(queues, names, strict=True)))
     yield from keys.lock_all(db, txn, held)
     yield None
-    [[answers]] = yield from settle(db, txn, worker, ids, claim_nos, moves, ages, details)
+    [[answers]] = yield from settle(db, txn, worker, *told[:5])
     yield None
-    lanes = yield from keys.free(db, txn, held, [str(id) for id in array(ids)])
+    lanes = yield from keys.free(db, txn, held, [str(id) for id in array(told[0])])
     return [(text([None if answers is None else msgspec.Raw(str(answers).encode()), lanes]),)]
 
 

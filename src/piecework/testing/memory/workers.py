@@ -14,16 +14,11 @@ from piecework.testing.memory.rows import Steps, Transaction, Values
 _Answer = list[tuple[object, ...]]
 
 
-def register_worker(
-    db: Database, txn: Transaction, id: str, pid: int, host: str, lease: timedelta, stop: timedelta, *more: object
-) -> Steps[_Answer]:
+def register_worker(db: Database, txn: Transaction, id: str, *told: object) -> Steps[_Answer]:
     """Enter a worker; its lease starts here."""
-    exit, queues, job_types, version, settings = more
-    row = {
-        "id": id, "beat_no": 0, "draining": False, "given_up_at": None, "pid": pid, "host": host, "lease": lease,
-        "stop": stop, "exit": exit, "queues": queues, "job_types": job_types, "version": version,
-        "settings": settings, "counters": None,
-    }  # fmt: skip
+    names = ("pid", "host", "lease", "stop", "exit", "queues", "job_types", "version", "settings")
+    row: Values = {"id": id, "beat_no": 0, "draining": False, "given_up_at": None, "counters": None}
+    row |= dict(zip(names, told, strict=True))
     yield from txn.insert(db.workers, id, row)
     return []
 
