@@ -194,7 +194,8 @@ def _snapshot(found: JobSnapshot) -> tuple[object, ...]:
     return (
         found.id, found.job_type, found.status, found.queue, found.priority, found.attempt, found.failures,
         found.crashes, found.claim_no, found.worker_id, found.run_at, found.key, found.concurrency_key, found.parked,
-        config, result, state, found.started_at is None, found.finished_at is None, None if found.error is None else found.error.type,
+        config, result, state, found.started_at is None, found.finished_at is None,
+        None if found.error is None else found.error.type,
         None if found.progress is None else (found.progress.done, found.progress.note),
     )  # fmt: skip
 

@@ -59,9 +59,9 @@ class Walk:
 
     async def step(self) -> None:
         verbs = {
-            self.spawn: 5, self.claim: 5, self.claim_keyed: 5, self.settle: 6, self.turn: 3, self.rescue: 1, self.cancel: 2,
-            self.retry: 1, self.beat: 1, self.sweep: 1, self.limit: 1, self.look: 1, self.sleep: 1, self.save: 2,
-            self.report: 1, self.hold: 1, self.let_go: 2, self.leave: 1, self.load: 1,
+            self.spawn: 5, self.claim: 5, self.claim_keyed: 5, self.settle: 6, self.turn: 3, self.rescue: 1,
+            self.cancel: 2, self.retry: 1, self.beat: 1, self.sweep: 1, self.limit: 1, self.look: 1, self.sleep: 1,
+            self.save: 2, self.report: 1, self.hold: 1, self.let_go: 2, self.leave: 1, self.load: 1,
         }  # fmt: skip
         await self.chance.choices(list(verbs), list(verbs.values()))[0]()
 
@@ -92,8 +92,9 @@ class Walk:
         return self.chance.choice(list(self.workers))
 
     def lanes(self, *, keyed: bool) -> list[tuple[Lane, int]]:
-        lanes = [Lane(queue, job_type, priority, keyed) for queue in QUEUES for job_type in TYPES for priority in (0, 1)]
-        return [(lane, self.chance.randint(1, 3)) for lane in self.some(lanes, 8)]  # type: ignore[arg-type]
+        lanes = [Lane(queue, name, priority, keyed) for queue in QUEUES for name in TYPES for priority in (0, 1)]
+        asked = self.chance.sample(lanes, self.chance.randint(1, len(lanes)))
+        return [(lane, self.chance.randint(1, 3)) for lane in asked]
 
     async def claim(self) -> None:
         worker = await self.worker()
@@ -123,7 +124,8 @@ class Walk:
             return
         worker, first = self.chance.choice(self.claims)
         keyed = first.concurrency_key is not None
-        of_worker = [job for owner, job in self.claims if owner == worker and (job.concurrency_key is not None) is keyed]
+        mine = [job for owner, job in self.claims if owner == worker]
+        of_worker = [job for job in mine if (job.concurrency_key is not None) is keyed]
         jobs = self.chance.sample(of_worker, self.chance.randint(1, len(of_worker)))
         answered = await self.ask("settle", worker, [self.end(job) for job in jobs])
         assert isinstance(answered, tuple)

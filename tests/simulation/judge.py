@@ -25,7 +25,6 @@ class Judge:
         self._running: defaultdict[str, list[Run]] = defaultdict(list)
         self._changed: dict[str, float] = {}
         """When the row of a job was last written."""
-        self._struck_off: set[str] = set()
         self._late: set[str] = set()
         self.over = False
 
@@ -39,8 +38,6 @@ class Judge:
                 self._changed[row.key] = self._world.now
             elif row.table is database.attempts and row.committed is not None:
                 self._attempt_ended(row.committed)
-            elif row.table is database.workers and before is not None and row.committed is None:
-                self._struck_off.add(before["id"])
             elif row.table is database.finished and before is None and row.committed is not None:
                 job = row.committed
                 self._world.say("ended", self._number(job["id"]), job["status"], job["claim_no"])
@@ -62,7 +59,7 @@ class Judge:
             if after["concurrency_key"] is not None:
                 self._key_claimed(after, txn)
         elif before["worker_id"] is not None and after["worker_id"] is None:
-            self._world.say("given back", self._number(after["id"]), after["claim_no"], after["run_at"] - before["run_at"])
+            self._world.say("given back", self._number(after["id"]), after["claim_no"])
         if after["failures"] > self._n_attempts() or after["crashes"] > self._max_crashes():
             self._wrong("more attempts than allowed", after["id"])
 
@@ -82,7 +79,8 @@ class Judge:
                  if row.committed is not None and row.committed["concurrency_key"] == key]
         running = [row for row in mates if row.committed["worker_id"] is not None]
         if len(running) > self._scenario.limits[key]:
-            self._wrong(f"{len(running)} jobs of {key} are claimed, at most {self._scenario.limits[key]} may be", job["id"])
+            most = self._scenario.limits[key]
+            self._wrong(f"{len(running)} jobs of {key} are claimed, at most {most} may be", job["id"])
         order = job["priority"], job["run_at"], job["id"]
         # Whoever was claimed with it was free before. What is first and of a lane that gives no more keeps its place.
         free = [row for row in mates if row not in running or row in txn.before]
@@ -100,7 +98,8 @@ class Judge:
     def _completed(self, job: Any) -> None:
         runs = [run for run in self._scenario.runs if run.id == job["id"] and run.claim_no == job["claim_no"]]
         if len(runs) != 1 or runs[0].how != "returns":
-            self._wrong(f"completed, but its runs of claim {job['claim_no']} are {[run.how for run in runs]}", job["id"])
+            ends = [run.how for run in runs]
+            self._wrong(f"completed, but its runs of claim {job['claim_no']} ended so: {ends}", job["id"])
 
     def _attempt_ended(self, attempt: Any) -> None:
         """An attempt ended otherwise than in completion: was there reason for it?"""
@@ -122,7 +121,7 @@ class Judge:
                 continue
             if process.dead or process.stalls or process.cut_off or scenario.weather.counts or host.stop:
                 continue
-            self._wrong(f"was rescued from {process.name}, which had given signs of life all the time", attempt["job_id"])
+            self._wrong(f"was rescued from {process.name}, which had beaten all the time", attempt["job_id"])
 
     def look(self) -> None:
         """Look, from time to time while nothing goes wrong, whether something is due and lies there."""
@@ -159,7 +158,8 @@ class Judge:
         here = [each for runs in self._running.values() for each in runs
                 if each.process is run.process and each.ended > world.now]
         if len(here) > scenario.settings.concurrency and not any(each.deaf for each in here):
-            self._wrong(f"{len(here)} jobs run in {run.process.name}, at most {scenario.settings.concurrency} may", run.id)
+            most = scenario.settings.concurrency
+            self._wrong(f"{len(here)} jobs run in {run.process.name}, at most {most} may", run.id)
         key = scenario.given[run.id].spec.concurrency_key
         if key is not None:
             mates = [other for id, runs in self._running.items() if scenario.given[id].spec.concurrency_key == key

@@ -174,7 +174,7 @@ class Scenario:
         """The server is away for long, and nothing else: whoever is given up for dead then was not."""
         self.cutting_off = not self.outage and chance.random() < 0.3
         """Workers lose touch while they run something: this takes long runs, and others that are there to take over."""
-        self.calm_at = 46.0 if self.outage else chance.uniform(30, 50) if self.cutting_off else chance.uniform(5, 45)
+        self.calm_at = 46.0 if self.outage else chance.uniform(45, 60) if self.cutting_off else chance.uniform(5, 45)
         self.long_runs = 0.7 if self.cutting_off else chance.choice((0.0, 0.02, 0.1, 0.5))
         self.judge = Judge(self)
         world.at(self.calm_at + 40, self.judge.look)
@@ -228,7 +228,7 @@ class Scenario:
         elif self.outage:
             kind, seconds = 0.5, chance.uniform(10, 40)
         elif chance.random() < self.long_runs:
-            seconds = chance.uniform(5, 40)
+            seconds = chance.uniform(20, 50) if self.cutting_off else chance.uniform(5, 40)
         if kind < 0.04 and not calm:
             run.deaf = True
             await self._deaf(seconds)
@@ -292,7 +292,7 @@ class Scenario:
 
     def _new_job(self, number: int, *, probe: bool = False, key: str | None = None) -> NewJob:
         chance = self.chance
-        job_type = "plain" if probe else chance.choice(TYPES)
+        job_type = "plain" if probe else chance.choice(TYPES[:2] if self.cutting_off else TYPES)
         if key is None and self.keys and not probe and chance.random() < 0.6:
             key = chance.choice(self.keys)
         unique = chance.choice(self.uniques) if self.uniques and not probe and chance.random() < 0.5 else None
@@ -427,11 +427,13 @@ class Scenario:
 
     def _freeze(self) -> None:
         if (host := self._one()) is not None:
-            host.process.freeze(self.chance.choice((0.2, 3.0, 11.0, 14.0, 17.0, 25.0, 40.0)))
+            lengths = (15.0, 25.0, 40.0) if self.cutting_off else (0.2, 3.0, 11.0, 14.0, 17.0, 25.0)
+            host.process.freeze(self.chance.choice(lengths))
 
     def _partition(self) -> None:
         if (host := self._one()) is not None:
-            host.process.partition(self.chance.choice((1.0, 5.0, 13.0, 20.0, 30.0, 40.0)))
+            lengths = (20.0, 30.0, 40.0) if self.cutting_off else (1.0, 5.0, 13.0, 20.0, 30.0)
+            host.process.partition(self.chance.choice(lengths))
 
     def _crash(self) -> None:
         self.server.crash(self.chance.choice((0.05, 1.0, 8.0, 20.0, 35.0)))

@@ -87,7 +87,8 @@ def free(
     yield None
     drop_unused(db, txn, held)
     if lanes:
-        tell_sleepers(db, txn, [[*lane, [], True] for lane in lanes])
+        nobody: list[str] = []
+        tell_sleepers(db, txn, [text([*lane, nobody, True]) for lane in lanes])
     return lanes or None
 
 
@@ -114,11 +115,16 @@ def _unpark(db: Database, txn: Transaction, held: Sequence[Name], now: int) -> S
     return [list(lane) for lane in lanes]
 
 
-def tell_sleepers(db: Database, txn: Transaction, notices: Iterable[list[object]]) -> None:
+def hint(job: Values) -> str:
+    """Return the notice that a job of this lane may be due, to all."""
+    nobody: list[str] = []
+    return text([job["queue"], job["job_type"], job["priority"], nobody, job["concurrency_key"] is not None])
+
+
+def tell_sleepers(db: Database, txn: Transaction, notices: Iterable[str]) -> None:
     """Send hints, if anybody is declared idle."""
     if next(db.idle.seen(txn), None) is not None:
-        for notice in notices:
-            txn.notices[text(notice)] = None
+        txn.notices.update(dict.fromkeys(notices))
 
 
 def sweep_keys(db: Database, txn: Transaction) -> Steps[list[tuple[object, ...]]]:

@@ -159,16 +159,18 @@ def _facts(db: Database, txn: Transaction, job: Values) -> dict[str, object]:
     order = job["priority"], job["run_at"], job["id"]
     worker = db.workers.find(txn, job["worker_id"])
     workers = [w for w in db.workers.seen(txn) if w["given_up_at"] is None and not w["draining"]]
+    nobody: list[str] = []
     of_queue = [w for w in workers if queue in w["queues"]]
     limit = None
     if key is not None:
         said = keys.operators_limit(db, txn, queue, key)
         limit = said if said is not None else 1 if job["concurrency_limit"] is None else job["concurrency_limit"]
-    return {name: job[name] for name in _NAMED} | {
+    facts: dict[str, object] = {name: job[name] for name in _NAMED}
+    return facts | {
         "status": "running" if runs else "pending", "at": moment(job["claimed_at"] if runs else job["run_at"]),
         "due_in": (job["run_at"] - now) / 1e6, "manual_clock": db.manual.find(txn, True) is not None,
         "concurrency_key": key, "parked": job["parked"], "limit": limit,
-        "holders": [] if row is None else row["running"],
+        "holders": nobody if row is None else row["running"],
         "before": len([d for d in due if (d["priority"], d["run_at"], d["id"]) < order]),
         "cancel_requested": db.cancels.find(txn, job["id"]) is not None, "worker_id": job["worker_id"],
         "worker": None if worker is None else f"{worker['host']} pid {worker['pid']}", "workers": len(workers),

@@ -117,8 +117,10 @@ class Table:
 
     def _group(self, values: Values) -> Hashable | None:
         if self._by is not None:
-            return values[self._by]
-        return None if self._unique is None else self._unique(values)
+            by: Hashable = values[self._by]
+            return by
+        same: Hashable | None = None if self._unique is None else self._unique(values)
+        return same
 
 
 class Transaction:

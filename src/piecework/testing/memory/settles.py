@@ -230,8 +230,7 @@ def _go_on(db: Database, txn: Transaction, worker: str, claim: _CLAIM, now: int,
         "next_run_at": run_at,
     })  # fmt: skip
     yield None
-    keyed = job["concurrency_key"] is not None
-    keys.tell_sleepers(db, txn, [[job["queue"], job["job_type"], job["priority"], [], keyed]])
+    keys.tell_sleepers(db, txn, [keys.hint(job)])
     return True
 
 

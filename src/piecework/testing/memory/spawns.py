@@ -9,6 +9,7 @@ from uuid import UUID
 import msgspec
 import psycopg
 
+from piecework.testing.memory import keys
 from piecework.testing.memory.database import Database, refuse_nul, text
 from piecework.testing.memory.rows import Steps, Transaction, Values
 
@@ -136,8 +137,7 @@ def retry_jobs(db: Database, txn: Transaction, ids: list[UUID], since: datetime)
         request = db.cancels.rows.get(job["id"])
         if request is not None and (yield from txn.lock(request, "update")) is not None:
             txn.delete(request)
-        keyed = job["concurrency_key"] is not None
-        txn.notices[text([job["queue"], job["job_type"], job["priority"], [], keyed])] = None
+        txn.notices[keys.hint(job)] = None
         answers.append((job["id"], None))
         yield None
     return answers

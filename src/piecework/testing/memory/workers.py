@@ -99,8 +99,7 @@ def _take_back(db: Database, txn: Transaction, job: Values, now: int, due: int, 
         "move": "rescue", "started_at": job["claimed_at"], "ended_at": now, "error": text(error).encode(),
         "next_run_at": run_at,
     })  # fmt: skip
-    keyed = job["concurrency_key"] is not None
-    txn.notices[text([job["queue"], job["job_type"], job["priority"], [], keyed])] = None
+    txn.notices[keys.hint(job)] = None
 
 
 def _strike_off(db: Database, txn: Transaction, dead: str, now: int) -> Steps[None]:
