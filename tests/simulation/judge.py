@@ -38,6 +38,9 @@ class Judge:
                 self._changed[row.key] = self._world.now
             elif row.table is database.attempts and row.committed is not None:
                 self._attempt_ended(row.committed)
+            elif row.table is database.workers and before is not None:
+                if row.committed is None or row.committed["given_up_at"] is not None:
+                    self._struck_off(before["id"])
             elif row.table is database.finished and before is None and row.committed is not None:
                 job = row.committed
                 self._world.say("ended", self._number(job["id"]), job["status"], job["claim_no"])
@@ -105,23 +108,22 @@ class Judge:
         """An attempt ended otherwise than in completion: was there reason for it?"""
         self._world.say("attempt", self._number(attempt["job_id"]), attempt["claim_no"], attempt["move"])
         if attempt["move"] == "rescue":
-            self._rescued(attempt)
             return
         for run in self._scenario.runs:
             if run.id == attempt["job_id"] and run.claim_no == attempt["claim_no"] and run.how == "returns":
                 if attempt["move"] != "cancel" and not run.deaf and not run.process.stalls:
                     self._wrong(f"returned, and its claim {run.claim_no} ends in {attempt['move']}", run.id)
 
-    def _rescued(self, attempt: Any) -> None:
-        """A worker was given up for dead: it must have been silent for its lease, while the server was there."""
-        scenario, _now = self._scenario, self._world.now
+    def _struck_off(self, worker_id: str) -> None:
+        """A worker has left or was given up for dead: then it must have been silent while the server was there."""
+        scenario = self._scenario
+        self._world.say("struck off", worker_id[-4:])
         for host in scenario.hosts:
             process = host.process
-            if host.worker is None or host.worker.worker_id != attempt["worker_id"] or host.done:
+            if host.worker is None or host.worker.worker_id != worker_id or host.done or host.stop or process.dead:
                 continue
-            if process.dead or process.stalls or process.cut_off or scenario.weather.counts or host.stop:
-                continue
-            self._wrong(f"was rescued from {process.name}, which had beaten all the time", attempt["job_id"])
+            if not process.stalls and not process.cut_off and not scenario.weather.counts:
+                self._wrong(f"{process.name} was given up for dead, and had beaten whenever it could", "")
 
     def look(self) -> None:
         """Look, from time to time while nothing goes wrong, whether something is due and lies there."""

@@ -174,7 +174,7 @@ class Scenario:
         """The server is away for long, and nothing else: whoever is given up for dead then was not."""
         self.cutting_off = not self.outage and chance.random() < 0.3
         """Workers lose touch while they run something: this takes long runs, and others that are there to take over."""
-        self.calm_at = 46.0 if self.outage else chance.uniform(45, 60) if self.cutting_off else chance.uniform(5, 45)
+        self.calm_at = 55.0 if self.outage else chance.uniform(45, 60) if self.cutting_off else chance.uniform(5, 45)
         self.long_runs = 0.7 if self.cutting_off else chance.choice((0.0, 0.02, 0.1, 0.5))
         self.judge = Judge(self)
         world.at(self.calm_at + 40, self.judge.look)
@@ -183,7 +183,7 @@ class Scenario:
         self.keys = [f"key-{n}" for n in range(chance.choice((0, 0, 1, 2, 3)))]
         self.limits = {key: chance.choice((1, 1, 1, 2, 3)) for key in self.keys}
         self.uniques = [f"only-{n}" for n in range(chance.choice((0, 0, 0, 1, 2)))]
-        self.n_hosts = chance.choice((2, 3) if self.cutting_off else (1, 2, 2, 3))
+        self.n_hosts = chance.choice((2, 3) if self.cutting_off or self.outage else (1, 2, 2, 3))
         for n in range(self.n_hosts):
             self.start_later(chance.uniform(0, 2), f"w{n}")
         self._plan_jobs()
@@ -361,7 +361,7 @@ class Scenario:
         self.world.at(self.calm_at, self._calm)
         if self.outage:
             down = chance.uniform(15, 40)
-            self.world.at(chance.uniform(0.5, 5), lambda: self._strike("crash", lambda: self.server.crash(down)))
+            self.world.at(chance.uniform(7, 14), lambda: self._strike("crash", lambda: self.server.crash(down)))
             return
         kinds: list[tuple[str, Callable[[], None]]] = [
             ("kill", self._kill), ("freeze", self._freeze), ("crash", self._crash), ("cut", self._cut),
