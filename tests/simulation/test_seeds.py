@@ -6,7 +6,7 @@ import pytest
 
 from simulation.runner import run
 
-PARTS, SEEDS = 20, 60
+PARTS, SEEDS = 24, 60
 """So many tests of so many seeds each."""
 
 
