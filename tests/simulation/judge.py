@@ -5,13 +5,27 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-from piecework.testing.memory.rows import Transaction
+from piecework.testing.history import Attempt, Cut, Entry, JobHistory, JobRow, Terms
+from piecework.testing.history import Judge as HistoryJudge
+from piecework.testing.memory.rows import Transaction, Values
 from simulation.world import EPOCH
 
 if TYPE_CHECKING:
     from simulation.scenario import Given, Run, Scenario
 
 _PROMPT, _SEEN_WITHIN = 2.0, 35.0
+
+
+def _seconds(moment: int | None) -> float | None:
+    return None if moment is None else moment / 1e6
+
+
+def _row(job: Values) -> JobRow:
+    return JobRow(
+        job["status"], job["job_type"], job["queue"], job["priority"], job["run_at"] / 1e6, job["created_at"] / 1e6,
+        job["claim_no"], job["worker_id"], _seconds(job["started_at"]), _seconds(job["finished_at"]), job["attempt"],
+        job["failures"], job["crashes"], job["concurrency_key"], job["concurrency_limit"], job["key"],
+    )  # fmt: skip
 
 
 class Judge:
@@ -209,6 +223,7 @@ class Judge:
         for host in scenario.hosts:
             if host.lives and host.worker is not None:
                 self._empty(host)
+        self._history()
         if scenario.server.deadlocks:
             self._wrong(f"{scenario.server.deadlocks} deadlocks", "")
 
@@ -224,6 +239,43 @@ class Judge:
         if first > given.at + _PROMPT:
             self._wrong(f"was spawned at {given.at:.3f} with nothing wrong, and started {first - given.at:.1f} s later",
                         given.id)
+
+    def _history(self) -> None:
+        """Have the history judged as that of a real database is."""
+        scenario, database = self._scenario, self._database
+        if "step" in scenario.faults:
+            return  # its moments are of one clock
+        runs: defaultdict[str, list[Entry]] = defaultdict(list)
+        for run in scenario.runs:
+            runs[run.id].append(Entry("began", run.claim_no, run.process.name, EPOCH + run.began))
+            if run.ended < float("inf"):
+                well = run.how in ("returns", "reschedules", "fails")
+                runs[run.id].append(Entry("ended", run.claim_no, run.process.name, EPOCH + run.ended, well))
+        excused = {run.id for run in scenario.runs if run.deaf}
+        cuts = [Cut(p.name, EPOCH + p.died_at) for p in scenario.world.processes if p.dead]
+        cuts += [Cut(p.name, EPOCH + at, "frozen") for p in scenario.world.processes for at, _ in p.stalls]
+        judge = HistoryJudge(Terms(
+            whole="retry" not in scenario.faults, cuts=cuts, runs_of=frozenset(("plain", "narrow", "hurried")), slack=1.0,
+            accepted={id: EPOCH + given.at for id, given in scenario.given.items()
+                      if given.accepted and given.holder is None},
+            limits={("default", key): most for key, most in scenario.limits.items()},
+            n_attempts=dict.fromkeys(("plain", "narrow", "hurried"), self._n_attempts()),
+            max_crashes=self._max_crashes(),
+        ))  # fmt: skip
+        for id in scenario.given:
+            ended = [_row(row) for row in self._rows(database.finished) if row["id"] == id]
+            attempts = [
+                Attempt(a["claim_no"], a["worker_id"], a["attempt"], a["move"], _seconds(a["started_at"]), a["ended_at"] / 1e6)
+                for a in self._rows(database.attempts) if a["job_id"] == id
+            ]  # fmt: skip
+            if ended:
+                judge.add(JobHistory(id, ended, attempts, runs.get(id, ())))
+        for violation in judge.report().violations:
+            if not excused & set(violation.job_ids) and not (violation.rule == "concurrency limit" and excused):
+                self._wrong(f"{violation.rule}: {violation.what}: {'; '.join(violation.evidence)}", violation.job_ids[0])
+
+    def _rows(self, table: Any) -> list[Any]:
+        return [row.committed for row in table.rows.values() if row.committed is not None]
 
     def at_the_end(self) -> None:
         """Look whether the workers left as they should."""

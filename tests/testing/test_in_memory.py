@@ -56,6 +56,7 @@ now: list[int] = []
 
 @jobs.job
 async def wait_for_ever() -> None:
+    running.release()
     await asyncio.Event().wait()
 
 
@@ -120,8 +121,7 @@ async def test_a_key_has_one_live_job() -> None:
 async def test_a_running_job_is_cancelled() -> None:
     async with in_memory(jobs), jobs.worker():
         handle = await wait_for_ever.spawn()
-        while (await handle.load()).status != "running":
-            await asyncio.sleep(0.001)
+        await running.acquire()
         await handle.cancel()
         with pytest.raises(JobCancelled):
             await handle.result(timeout=SOON)
