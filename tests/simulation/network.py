@@ -8,19 +8,20 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import psycopg
 
 from piecework.store.connection import Wire, translated
 from piecework.store.statements import Statements
 from piecework.testing.memory.database import Database
-from piecework.testing.memory.rows import Steps, Transaction
+from piecework.testing.memory.rows import Steps, Table, Transaction
 from piecework.testing.memory.statements import STATEMENTS
 from simulation.world import EPOCH, Process, World
 
 STATEMENTS_OF = Statements("piecework")
 NAMES = {STATEMENTS_OF.sql(name): name for name in STATEMENTS}
+JOINED = {STATEMENTS_OF.sql_for(name, "$1"): name for name in ("guard", "complete", "spawn", "save_state", "report")}
 LATENCY, STEP = 2e-4, 2e-4
 _KEEPALIVE, _CONNECT_TIMEOUT = 10.0, 5.0
 
@@ -54,6 +55,7 @@ class SimDatabase(Database):
 
     def __init__(self, world: World) -> None:
         self.skew = 0.0
+        self.effects = Table(by="id")
         self.committed: Callable[[Transaction], None] = lambda txn: None
         self._world = world
         super().__init__(lambda: int((EPOCH + world.now + self.skew) * 1e6), world.chance)
@@ -112,6 +114,18 @@ class Server:
                     continue
                 conn = session.conn
                 self.world.later(LATENCY, lambda conn=conn: conn.receive(payload))
+
+
+def _effect(database: Database, txn: Transaction, job_id: str, claim_no: int, process: str) -> Steps[Any]:
+    """Somebody's own write: it has nothing to do with piecework, but for the transaction that it is in."""
+    yield None
+    database.append(txn, cast("SimDatabase", database).effects, job_id, {
+        "id": job_id, "claim_no": claim_no, "process": process, "at": database.clock(),
+    })  # fmt: skip
+    return []
+
+
+ALL: dict[str, Callable[..., Steps[Any]]] = {**STATEMENTS, "EFFECT": _effect}
 
 
 class Session:
@@ -174,7 +188,7 @@ class Session:
         elif call.name == "SELECT 1":
             self._commit(call, [(1,)])
         else:
-            steps = STATEMENTS[call.name](self.server.database, self.txn, *call.params)
+            steps = ALL[call.name](self.server.database, self.txn, *call.params)
             self.running = Running(self, call, steps)
             self.running.step()
 
@@ -517,6 +531,42 @@ class AsyncSimConnection(SimConnection):
             finally:
                 timer.cancel()
                 self.heard = lambda: None
+
+
+class Connection:
+    """A connection of the application's own, in a transaction; of a driver that piecework knows."""
+
+    def __init__(self, conn: AsyncSimConnection) -> None:
+        self._conn = conn
+
+    def is_closed(self) -> bool:
+        return self._conn.closed
+
+    def is_in_transaction(self) -> bool:
+        return self._conn.open_txn
+
+    def transaction(self) -> None:
+        raise AssertionError("it is in one")
+
+    async def fetchval(self, query: str, *args: Any) -> Any:
+        return (await self._conn.ask(JOINED[query], args))[0][0]
+
+    async def effect(self, job_id: str, claim_no: int, process: str) -> None:
+        await self._conn.ask("EFFECT", (job_id, claim_no, process))
+
+
+Connection.__module__ = "asyncpg"
+
+
+@asynccontextmanager
+async def own_transaction(process: Process, server: Server) -> AsyncGenerator[Connection]:
+    """As an application opens a transaction on a connection of its own."""
+    conn = await SimWire(process, server).connect("host=simulated", STATEMENTS_OF.sql("pin_session"))
+    try:
+        async with conn.transaction():
+            yield Connection(conn)
+    finally:
+        await conn.close()
 
 
 class BlockingSimConnection(SimConnection):

@@ -12,6 +12,7 @@ from uuid import UUID
 
 import msgspec
 import psycopg
+from greenlet import GreenletExit
 
 from piecework import CurrentJob, Fail, Jobs, Reschedule, RetrySettings, WorkerSettings
 from piecework.base.errors import DatabaseError
@@ -23,8 +24,8 @@ from piecework.testing.memory.rows import Transaction
 from piecework.testing.memory.statements import STATEMENTS
 from piecework.work.service import Service
 from simulation.judge import Judge
-from simulation.network import Server, SimWire, Weather
-from simulation.world import Process, World
+from simulation.network import Server, SimWire, Weather, own_transaction
+from simulation.world import Process, SimThreads, World
 
 DSN = "host=simulated"
 N_ATTEMPTS = 4
@@ -55,7 +56,12 @@ async def hurried(job: CurrentJob, number: int) -> Any:
     return await _current.act(job, number)
 
 
-TYPES = ("plain", "narrow", "hurried")
+@definitions.job(retry=_RETRY)
+def blocking(job: CurrentJob, number: int) -> Any:
+    return _current.act_in_thread(job, number)
+
+
+TYPES = ("plain", "narrow", "hurried", "blocking")
 
 
 @dataclass
@@ -70,6 +76,8 @@ class Run:
     how: str = "runs"
     deaf: bool = False
     """It takes no notice of being cancelled."""
+    completes: bool = False
+    """It ends its job in a transaction of its own."""
 
 
 @dataclass
@@ -122,6 +130,7 @@ class Host:
                 service.open(store)
                 worker = Worker(service, scenario.settings, service.waiters.hint, self.process.surroundings)
                 worker._owns_process = True
+                worker._executor._threads = SimThreads(self.process, scenario.settings.threads)
                 async with worker:
                     self.worker = worker
                     scenario.world.say("worker", self.process.name, worker.worker_id)
@@ -216,6 +225,36 @@ class Scenario:
                 run.ended = self.world.now
                 self.judge.ended(run)
 
+    def act_in_thread(self, job: CurrentJob, number: int) -> Any:
+        """Do the same in a thread, which nobody can stop."""
+        process = self.world.running
+        assert process is not None
+        run = Run(str(job.id), job.claim_no, process, self.world.now)
+        self.runs.append(run)
+        self.judge.began(run)
+        chance, calm = self.chance, self.world.now > self.calm_at
+        seconds = chance.choice((0.001, 0.05, 1.0)) if calm else chance.choice((0.001, 0.3, 2.0, self._long()))
+        try:
+            until = process.monotonic() + seconds
+            while process.monotonic() < until and not (job.cancel_requested and chance.random() < 0.7):
+                process.pause(min(0.5, until - process.monotonic()))
+            if chance.random() < 0.2:
+                raise ValueError("as planned")
+            run.how = "returns"
+            return None
+        except GreenletExit:
+            raise
+        except BaseException as error:
+            run.how = type(error).__name__
+            raise
+        finally:
+            if not process.dead:
+                run.ended = self.world.now
+                self.judge.ended(run)
+
+    def _long(self) -> float:
+        return self.chance.uniform(20, 50) if self.cutting_off else self.chance.uniform(3, 20)
+
     async def _behave(self, job: CurrentJob, run: Run, number: int) -> Any:
         chance = self.chance
         if number >= _PROBES:
@@ -234,8 +273,11 @@ class Scenario:
             await self._deaf(seconds)
         elif kind < 0.06 and not calm:
             run.process.sleep(min(seconds, 25))
-        elif kind < 0.14:
+        elif kind < 0.12:
             await self._write(job, number)
+        elif kind < 0.24:
+            await self._complete(job, run, seconds)
+            return None
         if seconds:
             await asyncio.sleep(seconds)
         else:
@@ -257,6 +299,16 @@ class Scenario:
                 await asyncio.sleep(left)
             except asyncio.CancelledError:
                 pass
+
+    async def _complete(self, job: CurrentJob, run: Run, seconds: float) -> None:
+        """End the job in a transaction, together with an effect of its own."""
+        again = Reschedule.after(timedelta(seconds=0.5)) if self.chance.random() < 0.2 else None
+        async with job.completing(again, begin=lambda: own_transaction(run.process, self.server)) as conn:
+            run.completes = True
+            await conn.effect(run.id, run.claim_no, run.process.name)
+            await asyncio.sleep(min(seconds, self.chance.choice((0.0, 0.1, 5.0))))
+            if self.chance.random() < 0.1:
+                raise ValueError("as planned, in the transaction")
 
     async def _write(self, job: CurrentJob, number: int) -> None:
         await job.save_state({"number": number})
@@ -292,7 +344,8 @@ class Scenario:
 
     def _new_job(self, number: int, *, probe: bool = False, key: str | None = None) -> NewJob:
         chance = self.chance
-        job_type = "plain" if probe else chance.choice(TYPES[:2] if self.cutting_off else TYPES)
+        types = ("plain", "plain", "narrow", "blocking") if self.cutting_off else TYPES
+        job_type = "plain" if probe else chance.choice(types)
         if key is None and self.keys and not probe and chance.random() < 0.6:
             key = chance.choice(self.keys)
         unique = chance.choice(self.uniques) if self.uniques and not probe and chance.random() < 0.5 else None

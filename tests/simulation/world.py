@@ -7,6 +7,7 @@ runs in a greenlet, and so does each of its threads: what blocks there, blocks, 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import heapq
 import random
 from asyncio import events
@@ -39,6 +40,8 @@ class World:
         self.problems: list[str] = []
         self.processes: list[Process] = []
         self.hub = getcurrent()
+        self.running: Process | None = None
+        """Whose turn it is."""
         self._due: list[tuple[float, int, Callable[[], object]]] = []
         self._count = 0
         self._ids = 0
@@ -106,7 +109,9 @@ class Agent:
             return
         self.blocked = False
         before, process.current = process.current, self
+        process.world.running = process
         self.greenlet.switch()
+        process.world.running = None
         process.current = before
 
     def wake(self, turn: int) -> None:
@@ -174,6 +179,40 @@ class SimThread(Agent):
     def join(self) -> None:
         while not self.done:
             self._ended.wait()
+
+
+class SimThreads:
+    """The pool of threads of a worker, `engine.threads.Threads`."""
+
+    def __init__(self, process: Process, most: int) -> None:
+        self._process = process
+        self._free = most
+        self._waiting: deque[Callable[[], None]] = deque()
+
+    def submit(self, name: str, call: Any, ended: Any, context: contextvars.Context | None = None) -> None:
+        context = contextvars.copy_context() if context is None else context
+
+        def run() -> None:
+            value, failure = None, None
+            try:
+                value = context.run(call)
+            except GreenletExit:
+                raise
+            except BaseException as error:
+                failure = error
+            ended(value, failure)
+            self._free += 1
+            if self._waiting:
+                self._waiting.popleft()()
+
+        def start() -> None:
+            self._free -= 1
+            SimThread(self._process, name, run)
+
+        self._waiting.append(start) if self._free <= 0 else start()
+
+    def close(self) -> None:
+        pass
 
 
 class Timer:
@@ -382,6 +421,13 @@ class Process:
         if seconds > 0.5:
             self.stalls.append((world.now, world.now + seconds))
         world.at(world.now + seconds, lambda: agent.wake(turn))
+        agent.block()
+
+    def pause(self, seconds: float) -> None:
+        """Block a thread, as `time.sleep`."""
+        agent, world = self.agent, self.world
+        turn = agent.turn
+        world.at(world.now + max(seconds, 0.0), lambda: agent.wake(turn))
         agent.block()
 
     def kill(self) -> None:

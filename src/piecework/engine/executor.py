@@ -207,7 +207,9 @@ class Executor:
         if settlement is not None:
             self._completer.put(held.worker_id, settlement)
             return None
-        open_run = functools.partial(ClaimRun, self._service, job, registered, held.worker_id, held.started)
+        open_run = functools.partial(
+            ClaimRun, self._service, job, registered, held.worker_id, held.started, self._loop.time
+        )
         held.current = CurrentJob(job, self.shutdown, open_run)
         held.trace = self.tracing.begin(job, held.worker_id) if self.tracing.on else None
         try:
