@@ -292,7 +292,10 @@ class Judge:
                 for row in self._rows(database.finished) if row["id"] == id
             ]  # fmt: skip
             attempts = [
-                Attempt(a["claim_no"], a["worker_id"], a["attempt"], a["move"], _seconds(a["started_at"]), a["ended_at"] / 1e6)
+                Attempt(
+                    a["claim_no"], a["worker_id"], a["attempt"], a["move"], _seconds(a["started_at"]),
+                    a["ended_at"] / 1e6,
+                )
                 for a in self._rows(database.attempts) if a["job_id"] == id
             ]  # fmt: skip
             if ended:

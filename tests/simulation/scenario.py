@@ -233,7 +233,8 @@ class Scenario:
         self.runs.append(run)
         self.judge.began(run)
         chance, calm = self.chance, self.world.now > self.calm_at
-        seconds = chance.choice((0.001, 0.05, 1.0)) if calm else chance.choice((0.001, 0.3, 2.0, self._long()))
+        long_ones = (self._long(),) * (4 if self.cutting_off else 1)
+        seconds = chance.choice((0.001, 0.05, 1.0)) if calm else chance.choice((0.001, 0.3, 2.0, *long_ones))
         try:
             until = process.monotonic() + seconds
             while process.monotonic() < until and not (job.cancel_requested and chance.random() < 0.7):
