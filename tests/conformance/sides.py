@@ -11,6 +11,7 @@ from uuid import UUID
 import psycopg
 
 from piecework.base.errors import DatabaseError
+from piecework.model.cursors import Place
 from piecework.model.job import ClaimedJob, NewJob
 from piecework.model.lanes import Lane
 from piecework.model.settlement import Settlement
@@ -60,9 +61,11 @@ class Side:
                       queues=["default", "q"], job_types=["a", "b"], version="0")
         )  # fmt: skip
 
-    async def claim(self, worker: str, lanes: list[tuple[Lane, int]], most: int) -> object:
+    async def claim(
+        self, worker: str, lanes: list[tuple[Lane, int]], most: int, after: Place | None = None
+    ) -> object:
         self.taken = []
-        jobs, counts, _ = await claiming.claim(self.link, worker, lanes, most)
+        jobs, counts, _ = await claiming.claim(self.link, worker, lanes, most, after)
         self.taken = jobs
         return [_claim(job) for job in jobs], counts
 

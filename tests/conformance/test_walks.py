@@ -11,6 +11,7 @@ import pytest
 
 from conformance.sides import BEGIN, EPOCH, MemorySide, PostgresSide
 from piecework.model.completion import Reschedule
+from piecework.model.cursors import FIRST_ID, Place
 from piecework.model.job import ClaimedJob, NewJob
 from piecework.model.lanes import Lane
 from piecework.model.retry import RetrySettings
@@ -98,7 +99,11 @@ class Walk:
 
     async def claim(self) -> None:
         worker = await self.worker()
-        await self.ask("claim", worker, self.lanes(keyed=False), self.chance.randint(1, 6))
+        lanes, after = self.lanes(keyed=False), None
+        if self.chance.random() < 0.2:
+            moment = (BEGIN - EPOCH) // timedelta(microseconds=1) + self.chance.randint(-3, 20) * 1_000_000
+            lanes, after = lanes[:1], Place(moment, self.chance.choice(self.ids) if self.ids else FIRST_ID)
+        await self.ask("claim", worker, lanes, self.chance.randint(1, 6), after)
         self.claims += [(worker, job) for job in self.sides[0].taken]
 
     async def claim_keyed(self) -> None:

@@ -270,7 +270,10 @@ class Judge:
                 well = run.how in ("returns", "reschedules", "fails") or run.completes
                 ended = EPOCH + min(run.ended, run.process.died_at)
                 runs[run.id].append(Entry("ended", run.claim_no, run.process.name, ended, well))
+        again = {(a["job_id"], a["claim_no"]) for a in self._rows(database.attempts) if a["move"] == "reschedule"}
         for effect in self._rows(database.effects):
+            if (effect["id"], effect["claim_no"]) in again:
+                continue  # the history knows of effects of completions alone
             entry = Entry("effect", effect["claim_no"], effect["process"], effect["at"] / 1e6)
             runs[effect["id"]].append(entry)
         excused = {run.id for run in scenario.runs if run.deaf}

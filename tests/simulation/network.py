@@ -42,6 +42,8 @@ class Weather:
     notice_lost: float = 0.0
     refused: float = 0.0
     """A connection is not made."""
+    pinned: float = 0.0
+    """Somebody's snapshot keeps dead rows: a claim from the very start of a lane passes over many."""
     counts: dict[str, int] = field(default_factory=dict)
 
     def calm(self) -> None:
@@ -86,6 +88,7 @@ class Server:
         self.sessions: list[Session] = []
         self.database = SimDatabase(world)
         self.database.listeners.append(self._notify)
+        self.database.walk = self._walk
         self.deadlocks = 0
 
     @property
@@ -99,6 +102,12 @@ class Server:
             return False
         self.weather.counts[kind] = self.weather.counts.get(kind, 0) + 1
         return True
+
+    def _walk(self, whole: bool) -> tuple[int, int]:
+        if self.weather.pinned <= 0.0:
+            return 0, 0
+        passed = int(self.world.chance.expovariate(1.0) * (30_000 if whole else 1_000))
+        return passed, passed * 2
 
     def crash(self, seconds: float) -> None:
         """Be killed, and come back after a while."""

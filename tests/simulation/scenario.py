@@ -441,6 +441,10 @@ class Scenario:
             self.world.at(end, lambda kind=kind: self._turn(kind, 0.0))
         self.weather.until = self.calm_at
         self.weather.slow_by = chance.choice((0.05, 1.0, 10.0, 40.0))
+        if chance.random() < 0.2:
+            self.world.at(chance.uniform(0, self.calm_at / 2), lambda: self._turn("pinned", 1.0))
+            end = self.calm_at + chance.choice((-2.0, 45.0))
+            self.world.at(end, lambda: self._turn("pinned", 0.0))
 
     def _turn(self, kind: str, likely: float) -> None:
         if likely:

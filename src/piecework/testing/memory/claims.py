@@ -68,8 +68,9 @@ def _asked(queues: Sequence[str], job_types: Sequence[str], priorities: Sequence
 
 
 def claim(db: Database, txn: Transaction, worker: str, *asked: Any) -> Steps[_Answer]:
-    """Claim due jobs lane by lane. No index entries are passed over here."""
+    """Claim due jobs lane by lane; with a place besides, in the only lane what comes after that."""
     now = db.due_now(txn)
+    after = (int(asked[5]), str(asked[6])) if len(asked) > 5 and int(asked[5]) <= now else None
     stateful = next(db.states.seen(txn), None) is not None
     lanes, most = _asked(*asked[:4]), int(asked[4])
     yield from _stands(db, txn, worker)
@@ -79,10 +80,13 @@ def claim(db: Database, txn: Transaction, worker: str, *asked: Any) -> Steps[_An
     taken: list[Values] = []
     left = most
     for jobs, count in snapshot:
+        if after is not None:
+            jobs = [job for job in jobs if in_turn(job) > after]
         took, locked = yield from _take(db, txn, worker, jobs, min(count, left))
         taken += took
         left -= locked
-    if not taken:
+    passed, lasted = db.walk(after is None)
+    if not taken and not passed:
         return [(None,)]
     places = {lane: place for place, (lane, _) in enumerate(lanes, 1)}
     told = [
@@ -90,7 +94,7 @@ def claim(db: Database, txn: Transaction, worker: str, *asked: Any) -> Steps[_An
               or (stateful and (job["claim_no"] > 1 or job["key"] is not None)))
         for job in taken
     ]  # fmt: skip
-    return [(text([0, told]),)]
+    return [(text([passed, lasted, told]),)]
 
 
 def _take(
@@ -229,7 +233,7 @@ def _park(db: Database, txn: Transaction, late: Sequence[Values]) -> Steps[int]:
 
 
 def look(
-    db: Database, txn: Transaction, worker: str, queues: Sequence[str], job_types: Sequence[str]
+    db: Database, txn: Transaction, worker: str | None, queues: Sequence[str], job_types: Sequence[str]
 ) -> Steps[_Answer]:
     """Say which lanes have claimable jobs, what cannot have been missed, and how many jobs the worker owns."""
     manual = db.manual.find(txn, True)
@@ -241,12 +245,12 @@ def look(
     owned = 0
     for job in db.jobs.seen(txn):
         if job["worker_id"] is not None:
-            owned += job["worker_id"] == worker
+            owned += worker is not None and job["worker_id"] == worker
         elif not job["parked"] and job["queue"] in queues and job["job_type"] in job_types:
             lane = (*_of_lane(job), job["concurrency_key"] is not None)
             first[lane] = min(job["run_at"], first.get(lane, job["run_at"]))
     lanes = [[*lane, at - now] for lane, at in first.items() if manual is None or at <= now]
-    return [(text([lanes or None, horizon, owned]),)]
+    return [(text([lanes or None, horizon, owned, *db.walk(True)]),)]
 
 
 def owned_jobs(db: Database, txn: Transaction, worker: str) -> Steps[_Answer]:

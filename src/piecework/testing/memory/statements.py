@@ -36,6 +36,7 @@ def _installed(db: Database, txn: Transaction) -> Steps[Rows]:
 
 STATEMENTS: dict[str, Callable[..., Steps[Any]]] = {
     **dict.fromkeys(("pin_session", "pin_completing"), _nothing),
+    "claim_after": claims.claim,
     "schema_state": _schema_state,
     "applied_migrations": _applied,
     "installed_functions": _installed,
