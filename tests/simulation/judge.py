@@ -272,8 +272,8 @@ class Judge:
                 runs[run.id].append(Entry("ended", run.claim_no, run.process.name, ended, well))
         again = {(a["job_id"], a["claim_no"]) for a in self._rows(database.attempts) if a["move"] == "reschedule"}
         for effect in self._rows(database.effects):
-            if (effect["id"], effect["claim_no"]) in again:
-                continue  # the history knows of effects of completions alone
+            if (effect["id"], effect["claim_no"]) in again or "retry" in scenario.faults:
+                continue  # the history knows of effects of completions alone, and of the last end of a job
             entry = Entry("effect", effect["claim_no"], effect["process"], effect["at"] / 1e6)
             runs[effect["id"]].append(entry)
         excused = {run.id for run in scenario.runs if run.deaf}
