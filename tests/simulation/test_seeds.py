@@ -17,6 +17,18 @@ def test_nothing_is_lost_doubled_or_late_whatever_goes_wrong(part: int) -> None:
         assert not verdict.problems, f"`make simulate SEEDS={seed}` shows it: {verdict.problems[:3]}"
 
 
+GUARDS = {
+    "watchdog": 3, "fence": 8, "audit": 22, "resend": 7, "horizon": 31, "unbroken time": 12, "capacity": 31,
+    "heartbeat": 20, "hand-over of keys": 21,
+}  # fmt: skip
+"""Seeds of runs that go wrong if this one guard is missing: `tools/mutants.py` shows it."""
+
+
+@pytest.mark.parametrize("guard", GUARDS)
+def test_a_run_in_which_much_depends_on_one_guard_goes_well(guard: str) -> None:
+    assert run(GUARDS[guard]).problems == []
+
+
 def test_a_seed_repeats_a_run_exactly() -> None:
     first, again = run(7), run(7)
     assert first.events > 500
