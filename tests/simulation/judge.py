@@ -229,7 +229,7 @@ class Judge:
                 self._wrong("was lost", given.id)
             if given.holder is not None and given.holder not in scenario.given:
                 self._wrong(f"was refused for {given.holder}, which nobody knows", given.id)
-            if given.probe and given.accepted:
+            if given.probe and given.accepted and not given.waits_for_others:
                 self._prompt(given)
         for key in database.keys.rows.values():
             if key.committed is not None and key.committed["running"]:

@@ -92,6 +92,8 @@ class Given:
     """Whether the spawn was answered; else it may have landed or not."""
     holder: str | None = None
     """Whose key was in the way."""
+    waits_for_others: bool = False
+    """There was other work when it was given."""
 
     @property
     def probe(self) -> bool:
@@ -359,6 +361,9 @@ class Scenario:
 
     def _give(self, batch: list[NewJob]) -> list[Given]:
         given = [Given(job.id, msgspec.json.decode(job.config)["number"], job, self.world.now) for job in batch]
+        busy = any(str(id) in self.given and not self.given[str(id)].probe for id in self.server.database.jobs.rows)
+        for each in given:
+            each.waits_for_others = busy
         self.given.update((each.id, each) for each in given)
         self.world.say("spawns", *(f"{g.number}:{g.id[-4:]}:{g.spec.job_type}" for g in given))
         return given
