@@ -187,7 +187,7 @@ def _claim(job: ClaimedJob) -> tuple[object, ...]:
     told = (job.config, job.trace_context, job.state, job.inherited_state)
     return (
         job.id, job.claim_no, job.job_type, job.queue, job.priority, job.run_at, job.attempt, job.failures, job.crashes,
-        job.concurrency_key, job.created_at > 0, *(json.loads(bytes(each)) for each in told),
+        job.concurrency_key, *(json.loads(bytes(each)) for each in told),
     )  # fmt: skip
 
 

@@ -70,7 +70,8 @@ def _asked(queues: Sequence[str], job_types: Sequence[str], priorities: Sequence
 def claim(db: Database, txn: Transaction, worker: str, *asked: Any) -> Steps[_Answer]:
     """Claim due jobs lane by lane; with a place besides, in the only lane what comes after that."""
     now = db.due_now(txn)
-    after = (int(asked[5]), str(asked[6])) if len(asked) > 5 and int(asked[5]) <= now else None
+    place: list[Any] = list(asked)[5:]
+    after = (int(place[0]), str(place[1])) if place and int(place[0]) <= now else None
     stateful = next(db.states.seen(txn), None) is not None
     lanes, most = _asked(*asked[:4]), int(asked[4])
     yield from _stands(db, txn, worker)
@@ -80,9 +81,8 @@ def claim(db: Database, txn: Transaction, worker: str, *asked: Any) -> Steps[_An
     taken: list[Values] = []
     left = most
     for jobs, count in snapshot:
-        if after is not None:
-            jobs = [job for job in jobs if in_turn(job) > after]
-        took, locked = yield from _take(db, txn, worker, jobs, min(count, left))
+        beyond = [job for job in jobs if after is None or in_turn(job) > after]
+        took, locked = yield from _take(db, txn, worker, beyond, min(count, left))
         taken += took
         left -= locked
     passed, lasted = db.walk(after is None)
