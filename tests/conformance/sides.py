@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import psycopg
 
 from piecework.base.errors import DatabaseError
@@ -53,7 +54,8 @@ class Side:
         return await turning.advance_clock(self.store, timedelta(seconds=seconds))
 
     async def spawn(self, jobs: Sequence[NewJob]) -> object:
-        return {n: str(id) for n, id in (await self.store.spawn(jobs)).items()}
+        given = [msgspec.structs.replace(job, id=UUID(str(job.id))) for job in jobs]
+        return {n: str(id) for n, id in (await self.store.spawn(given)).items()}
 
     async def register(self, worker: str) -> None:
         self.pulse.register(

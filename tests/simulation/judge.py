@@ -67,6 +67,8 @@ class Judge:
 
     def _job_changed(self, row: Any, before: Any, txn: Transaction) -> None:
         after = row.committed
+        if before is None and after is not None:
+            self._world.say("appears", self._number(after["id"]), after["claim_no"])
         if before is None or after is None:
             return
         if before["worker_id"] is None and after["worker_id"] is not None:

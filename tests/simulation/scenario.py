@@ -353,14 +353,14 @@ class Scenario:
             key = chance.choice(self.keys)
         unique = chance.choice(self.uniques) if self.uniques and not probe and chance.random() < 0.5 else None
         return NewJob(
-            id=str(self.world.new_id()), job_type=job_type, config=msgspec.Raw(b'{"number":%d}' % number),
+            id=self.world.new_id(), job_type=job_type, config=msgspec.Raw(b'{"number":%d}' % number),
             priority=chance.choice((0, 0, 0, 1, -1)), key=unique, concurrency_key=key,
             delay=chance.choice((None, None, 0, 500_000, 5_000_000)) if not probe else None,
             concurrency_limit=None if key is None else self.limits[key],
         )  # fmt: skip
 
     def _give(self, batch: list[NewJob]) -> list[Given]:
-        given = [Given(job.id, msgspec.json.decode(job.config)["number"], job, self.world.now) for job in batch]
+        given = [Given(str(job.id), msgspec.json.decode(job.config)["number"], job, self.world.now) for job in batch]
         busy = any(str(id) in self.given and not self.given[str(id)].probe for id in self.server.database.jobs.rows)
         for each in given:
             each.waits_for_others = busy

@@ -24,6 +24,17 @@ GUARDS = {
 """Seeds of runs that go wrong if this one guard is missing: `tools/mutants.py` shows it."""
 
 
+FOUND = {
+    "a spawn that shares a statement is sent in halves after an error that says nothing of what landed": 2254,
+}
+"""Seeds that have found something, and what."""
+
+
+@pytest.mark.parametrize("what", FOUND)
+def test_a_run_that_has_found_something_goes_well_now(what: str) -> None:
+    assert run(FOUND[what]).problems == []
+
+
 @pytest.mark.parametrize("guard", GUARDS)
 def test_a_run_in_which_much_depends_on_one_guard_goes_well(guard: str) -> None:
     assert run(GUARDS[guard]).problems == []
