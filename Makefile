@@ -21,6 +21,7 @@ demo: .venv/quickstart.stamp
 
 test: check
 	@tools/postgresql15.sh >/dev/null
+	@tools/pgbouncer.sh >/dev/null
 	@$(PYTEST) -n $(WORKERS) --dist worksteal $(ARGS)
 
 check: .venv/dev.stamp
@@ -31,6 +32,7 @@ check: .venv/dev.stamp
 
 soak: .venv/dev.stamp
 	@tools/postgresql15.sh >/dev/null
+	@tools/pgbouncer.sh >/dev/null
 	@$(PYTEST) -m soak $(ARGS)
 
 simulate: .venv/dev.stamp

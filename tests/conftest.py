@@ -144,5 +144,5 @@ def private_postgres() -> Iterator[Callable[..., PrivatePostgres]]:
 @pytest.fixture(autouse=True)
 def no_surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
     """Settings of the developer's shell do not reach the tests."""
-    for name in ("PIECEWORK_DATABASE_URL", "PIECEWORK_HOME", "PIECEWORK_POSTGRES_BIN"):
+    for name in ("PIECEWORK_DATABASE_URL", "PIECEWORK_LISTEN_URL", "PIECEWORK_HOME", "PIECEWORK_POSTGRES_BIN"):
         monkeypatch.delenv(name, raising=False)

@@ -43,7 +43,7 @@ def draw(result: Result, folder: Path) -> Path:
                 axes.plot([min(each), min(max(each), SHOWN_UP_TO)], [place, place], color=color, lw=1.2)
     axes.set_yticks(range(len(shapes)), [title for title, _ in reversed(shapes)])
     axes.set_xlim(0, SHOWN_UP_TO + 0.02)
-    axes.set_xlabel(f"rate ÷ rate of the plain run in the same round (above {SHOWN_UP_TO}: at the edge)")
+    axes.set_xlabel(f"rate ÷ that of the plain run (over {SHOWN_UP_TO}: at the edge)")
     axes.spines[["top", "right"]].set_visible(False)
     handles, labels = axes.get_legend_handles_labels()
     axes.legend(handles[::-1], labels[::-1], loc="lower center", bbox_to_anchor=(0.3, 1.0), ncols=4, frameon=False)

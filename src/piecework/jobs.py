@@ -49,6 +49,9 @@ class Jobs(Definitions):
     Args:
         dsn: any libpq connection string. Without it the environment's PIECEWORK_DATABASE_URL counts, and without that
             an embedded PostgreSQL is started, in `.piecework/` of the working directory.
+        listen_dsn: where `dsn` leads to a pooler such as pgbouncer, the server's own address: workers listen there for
+            new jobs, and send their heartbeats. Without it they look for jobs twice a second. If `dsn` is that of the
+            environment, this may be too: PIECEWORK_LISTEN_URL.
         pool: a `psycopg_pool.AsyncConnectionPool` of yours instead: spawning and looking use its connections, and leave
             them as they were. One that is not open yet is opened and closed with this Jobs; an open one is used on the
             loop that opened it, so by `async with jobs:`. A worker opens connections of its own to the same place.
@@ -68,6 +71,7 @@ class Jobs(Definitions):
         self,
         dsn: str | None = None,
         *,
+        listen_dsn: str | None = None,
         pool: AsyncPool | None = None,
         schema: str = "piecework",
         migrate: bool | None = None,
@@ -77,7 +81,7 @@ class Jobs(Definitions):
         if type(max_config_size) is not int or max_config_size < 1:
             raise ConfigurationError(f"Jobs(max_config_size={max_config_size!r}) takes a number of bytes, 1 or more")
         self._settings = DatabaseSettings(
-            dsn=dsn, pool=pool, schema=schema, migrate=migrate, max_connections=max_connections
+            dsn=dsn, listen_dsn=listen_dsn, pool=pool, schema=schema, migrate=migrate, max_connections=max_connections
         )  # fmt: skip
         self._service = Service(schema=schema, max_config_size=max_config_size)
         self._database: Database | None = None

@@ -19,7 +19,7 @@ from click.testing import CliRunner, Result
 
 from piecework.cli import diagnosis, main
 from piecework.model.pins import Pin
-from piecework.store.examination import Examination, Lacking, Server
+from piecework.store.examination import Examination, Server
 from piecework.store.statements import Statements
 from support.databases import Server as Postgres
 from support.pooler import Pooler
@@ -35,9 +35,9 @@ def doctor(dsn: str, *options: str) -> Result:
     return CliRunner().invoke(main.command, ["doctor", "--database-url", dsn, *options])
 
 
-def checks(dsn: str) -> dict[str, dict[str, str]]:
+def checks(dsn: str, *options: str) -> dict[str, dict[str, str]]:
     """What each check found, by its name."""
-    return {check["name"]: check for check in json.loads(doctor(dsn, "--json").output)["checks"]}
+    return {check["name"]: check for check in json.loads(doctor(dsn, "--json", *options).output)["checks"]}
 
 
 def status(dsn: str) -> dict[str, str]:
@@ -132,22 +132,25 @@ def test_privileges_that_the_role_lacks_are_named(server: Postgres, dsn: str) ->
     assert "USAGE on the schema" in found["permissions"]["text"]
 
 
-def test_a_role_that_works_and_cannot_make_partitions_is_warned_until_they_are_missing(
+def test_a_role_that_may_not_make_partitions_cannot_work_and_missing_ones_are_a_warning(
     server: Postgres, dsn: str
 ) -> None:
     all_rights = (
         "USAGE ON SCHEMA piecework", "SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA piecework",
     )  # fmt: skip
     with a_role(server, "doctor_works", dsn, *all_rights) as works:
-        found = checks(works)
-        assert (found["permissions"]["status"], found["partitions"]["status"]) == ("warning", "ok")
-        assert "the rights of the owner of finished_jobs" in found["permissions"]["text"]
+        permissions = checks(works)["permissions"]
+        assert permissions["status"] == "failed"
+        assert "EXECUTE on spawn_1" in permissions["text"]
+        assert "EXECUTE on add_partitions_1" in permissions["text"]
         with psycopg.connect(dsn, autocommit=True) as connection:
-            [(leaf,)] = connection.execute(
-                "SELECT 'attempts' || to_char(clock_timestamp() AT TIME ZONE 'UTC' + interval '1 day', '_YYYYMMDD')"
-            ).fetchall()
-            connection.execute(f"DROP TABLE piecework.{leaf}".encode())
-        assert checks(works)["partitions"]["status"] == "failed"
+            connection.execute("GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA piecework TO doctor_works")
+        assert checks(works)["permissions"]["status"] == "ok"
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        [(leaf,)] = connection.execute(
+            "SELECT 'attempts' || to_char(clock_timestamp() AT TIME ZONE 'UTC' + interval '1 day', '_YYYYMMDD')"
+        ).fetchall()
+        connection.execute(f"DROP TABLE piecework.{leaf}".encode())
     partitions = checks(dsn)["partitions"]
     assert (partitions["status"], partitions["text"]) == ("warning", f"partitions are missing: {leaf}")
 
@@ -164,16 +167,23 @@ def test_defaults_that_reach_the_application_are_a_warning(server: Postgres, dsn
     assert said in found["text"]
 
 
-async def test_a_pooler_in_transaction_mode_fails_and_its_notifications_are_not_heard(dsn: str) -> None:
-    async with Pooler.to(dsn, shared=True) as pooler:
-        found = await asyncio.to_thread(status, pooler.dsn)
-    assert (found["pooler"], found["listen"]) == ("failed", "warning")
+@pytest.mark.parametrize("shared", [True, False])
+async def test_a_pooler_is_a_warning_until_the_servers_own_address_is_named(dsn: str, shared: bool) -> None:
+    async with Pooler.to(dsn, shared=shared) as pooler:
+        found = await asyncio.to_thread(checks, pooler.dsn)
+        past = await asyncio.to_thread(checks, pooler.dsn, "--listen-url", dsn)
+        not_past = await asyncio.to_thread(checks, pooler.dsn, "--listen-url", pooler.dsn)
+    assert (found["pooler"]["status"], found["listen"]["status"]) == ("warning", "warning")
+    assert ("transaction or statement mode" in found["pooler"]["text"]) is shared
+    assert "PIECEWORK_LISTEN_URL" in found["pooler"]["advice"]
+    assert (past["pooler"]["status"], past["listen"]["status"]) == ("ok", "ok")
+    assert not_past["pooler"]["status"] == "warning"
 
 
-async def test_a_pooler_in_session_mode_is_a_warning(dsn: str) -> None:
-    async with Pooler.to(dsn, shared=False) as pooler:
-        found = await asyncio.to_thread(status, pooler.dsn)
-    assert found["pooler"] == "warning"
+async def test_a_listen_url_of_another_database_fails(server: Postgres, dsn: str) -> None:
+    found = await asyncio.to_thread(checks, dsn, "--listen-url", server.dsn("postgres"))
+    assert found["pooler"]["status"] == "failed"
+    assert "another database" in found["pooler"]["text"]
 
 
 async def test_who_pins_the_horizon_is_found(private_postgres: Callable[..., PrivatePostgres]) -> None:
@@ -264,5 +274,4 @@ def test_what_has_no_age_is_judged_by_the_transactions_since() -> None:
 
 def test_missing_partitions_matter_more_to_who_cannot_make_them() -> None:
     missing = {"attempts_20260101": 0}
-    assert diagnosis.partitions(missing, 3, None).status == "warning"
-    assert diagnosis.partitions(missing, 3, Lacking([], ["CREATE on the schema"])).status == "failed"
+    assert diagnosis.partitions(missing, 3).status == "warning"

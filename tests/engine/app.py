@@ -68,8 +68,8 @@ def settings(
     )  # fmt: skip
 
 
-def make(dsn: str, ledger: Ledger) -> App:
-    jobs = Jobs(dsn)
+def make(dsn: str, ledger: Ledger, listen_dsn: str | None = None) -> App:
+    jobs = Jobs(dsn, listen_dsn=listen_dsn)
 
     @jobs.job
     async def note(job: CurrentJob) -> None:
@@ -197,7 +197,7 @@ def main() -> None:
     options = json.loads(text)
     inside = options.pop("inside", False)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(message)s")
-    jobs = make(dsn, Ledger(Path(ledger))).jobs
+    jobs = make(dsn, Ledger(Path(ledger)), options.pop("listen_dsn", None)).jobs
     if inside:
         asyncio.run(work_inside(jobs, settings(**options)))
     else:

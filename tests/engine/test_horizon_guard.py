@@ -15,6 +15,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from piecework import Jobs, WorkerSettings
 from piecework.engine.horizon_guard import HorizonGuard
+from piecework.model.cursors import SlowLane
 from piecework.model.horizon import Limits
 from piecework.store.liveness import Counters, Pulse
 from support.horizon import (
@@ -309,3 +310,33 @@ async def test_the_forecast_is_in_the_line(private_postgres: Start, caplog: pyte
             [record] = guard.says()
     assert "come every second; a claim takes 10.0 ms now, twice as long in " in record.getMessage()
     assert ", ten times as long in " in record.getMessage()
+
+
+async def test_lanes_in_which_claims_start_at_a_cursor_are_in_the_line_and_have_a_gauge(
+    private_postgres: Start, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = InMemoryMetricReader()
+    provider = MeterProvider([reader])
+    monkeypatch.setattr(metrics, "get_meter_provider", lambda: provider)
+    server = private_postgres(**SERVER)
+    async with guarded(server, caplog) as guard:
+        worker = guard.scene.worker()
+        with a_session(server.dsn):
+            guard.says()
+            guard.counters.claims.add(0.01, 100)
+            guard.counters.claims.slow_lanes = [SlowLane("mails", "send", 3, 1_000_000, 0.14)]
+            guard.scene.pulse.beat(worker, draining=False, job_types=[], counters=guard.counters)
+            await make_dead_rows(guard.scene, GROWTH + 500)
+            await asyncio.sleep(0.05)
+            [record] = guard.says()
+    assert "a claim takes 10.0 ms now; claims start at a cursor: send in queue mails. To do: " in record.getMessage()
+    data = reader.get_metrics_data()
+    assert data is not None
+    [passed] = [
+        point
+        for metric in data.resource_metrics[0].scope_metrics[0].metrics if metric.name == "piecework.lane.passed"
+        for point in metric.data.data_points
+    ]  # fmt: skip
+    assert passed.value == 1_000_000  # type: ignore[union-attr]
+    assert passed.attributes == {"queue": "mails", "job_type": "send", "priority": "3"}
+    provider.shutdown()

@@ -133,3 +133,34 @@ def test_a_look_that_is_wanted_is_due_at_once() -> None:
     agenda.looked({}, 50.0, 30.0, calm=True)
     agenda.look_now()
     assert agenda.next_event() <= 50.0
+
+
+def test_a_look_that_walked_over_much_is_followed_by_a_pause() -> None:
+    agenda = Agenda()
+    agenda.looked({A: 0.0}, 0.0, 0.1, calm=False, pause=3.0)
+    assert agenda.next_look == 3.0
+    agenda.drained([A], 0.5, in_vain=True)
+    assert agenda.next_look == 3.0
+    agenda.looked({}, 3.0, 30.0, calm=True, pause=2.0)
+    assert agenda.next_look == 33.0, "it would not have looked sooner anyway"
+
+
+def test_what_asks_for_a_look_does_not_wait_for_the_pause_and_a_hint_at_another_worker_does() -> None:
+    agenda = Agenda()
+    agenda.looked({}, 0.0, 30.0, calm=True, pause=3.0)
+    agenda.look_soon()
+    assert agenda.next_look == 3.0
+    agenda.look_now()
+    assert agenda.next_look == 0.0
+
+
+@pytest.mark.parametrize("ask, due", [("look_now", 0.0), ("look_soon", 5.0)])
+def test_a_look_that_is_asked_for_while_one_is_under_way_is_made_after_it(ask: str, due: float) -> None:
+    agenda = Agenda()
+    agenda.look_begins()
+    getattr(agenda, ask)()
+    agenda.looked({}, 2.0, 30.0, calm=True, pause=3.0)
+    assert agenda.next_look == due
+    agenda.look_begins()
+    agenda.looked({}, 6.0, 30.0, calm=True)
+    assert agenda.next_look == 36.0

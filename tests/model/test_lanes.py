@@ -186,3 +186,11 @@ def test_no_lane_is_claimed_from_before_one_of_its_queue_whose_priority_is_bette
     assert calls([first, second, elsewhere, third], {}) == [
         Call([first, elsewhere], 1), Call([second], 1), Call([third], 1)
     ]  # fmt: skip
+
+
+def test_lanes_that_are_claimed_apart_have_a_call_each_and_priorities_stay_in_order() -> None:
+    a, b, c, d = lane("a", 0), lane("b", 0), lane("c", 1), lane("d", 0)
+    asked = [(a, 1), (b, 2), (d, 3), (c, 4)]
+    assert calls(asked, {}, {b}) == [Call([(a, 1), (d, 3)], 1), Call([(b, 2)], 1), Call([(c, 4)], 1)]
+    assert calls(asked, {}, {a, b, c, d}) == [Call([each], 1) for each in asked]
+    assert calls(asked, {}) == [Call(asked, 1)]

@@ -570,7 +570,7 @@ Connection.__module__ = "asyncpg"
 @asynccontextmanager
 async def own_transaction(process: Process, server: Server) -> AsyncGenerator[Connection]:
     """As an application opens a transaction on a connection of its own."""
-    conn = await SimWire(process, server).connect("host=simulated", STATEMENTS_OF.sql("pin_session"))
+    conn = await SimWire(process, server).connect("host=simulated", None)
     try:
         async with conn.transaction():
             yield Connection(conn)
@@ -615,23 +615,23 @@ class SimWire(Wire):
             return psycopg.OperationalError("connection timed out")
         return None
 
-    async def connect(self, dsn: str, session: bytes) -> Any:
+    async def connect(self, dsn: str, pins: Any) -> Any:
         with translated(dsn):
             await asyncio.sleep(self._seconds())
             if refusal := self._refusal():
                 raise refusal
             conn = AsyncSimConnection(self._process, self._server)
-            await conn.execute(session)
+            await conn.execute(STATEMENTS_OF.sql("pin_session"))
             return conn
 
-    def connect_sync(self, dsn: str, session: bytes) -> Any:
+    def connect_sync(self, dsn: str, pins: Any) -> Any:
         with translated(dsn):
             flag = self._process.surroundings.flag()
             flag.wait(self._seconds())
             if refusal := self._refusal():
                 raise refusal
             conn = BlockingSimConnection(self._process, self._server)
-            conn.execute(session)
+            conn.execute(STATEMENTS_OF.sql("pin_session"))
             return conn
 
     def sever(self, conn: Any) -> None:

@@ -212,11 +212,12 @@ async def test_a_role_that_may_not_create_in_a_schema_made_for_others_is_told_so
 
 
 @pytest.mark.postgres(18, 15)
-async def test_a_role_that_may_only_use_the_tables_can_do_all_that_work_needs(server: Server, dsn: str) -> None:
+async def test_a_role_that_may_use_tables_and_functions_can_do_all_that_work_needs(server: Server, dsn: str) -> None:
     with role(server, dsn) as (name, as_role):
         with psycopg.connect(dsn) as conn:
             conn.execute(f"GRANT USAGE ON SCHEMA piecework TO {name}")
             conn.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA piecework TO {name}")
+            conn.execute(f"GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA piecework TO {name}")
         assert await opened(as_role, migrate=True) == []
         async with Scene.open(as_role) as scene:
             worker, jobs = await scene.running(3)
@@ -235,5 +236,5 @@ async def test_a_role_that_may_only_read_is_told_so_when_it_spawns(server: Serve
             conn.execute(f"GRANT USAGE ON SCHEMA piecework TO {name}")
             conn.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA piecework TO {name}")
         async with Scene.open(as_role) as scene:
-            with pytest.raises(PermissionDenied, match="permission denied for table jobs"):
+            with pytest.raises(PermissionDenied, match="permission denied for function spawn_1"):
                 await scene.spawn_many(1)

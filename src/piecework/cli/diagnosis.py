@@ -9,11 +9,11 @@ from typing import Literal, NamedTuple, TypeAlias
 from piecework.base.errors import PieceworkError
 from piecework.cli.horizon_report import BLIND
 from piecework.cli.output import moment, span
-from piecework.model.cursors import slowest
+from piecework.model.cursors import named
 from piecework.model.horizon import Sample, foretold
 from piecework.model.pins import Pin, described, remedy
 from piecework.store import migrating
-from piecework.store.examination import Lacking, Pooling, Server
+from piecework.store.examination import Pooling, Server
 from piecework.store.migrating import SchemaState
 from piecework.store.turning import DueClock
 
@@ -35,6 +35,15 @@ class Verdict(NamedTuple):
     text: str
     advice: str = ""
     """What to do; empty where nothing is to be done."""
+
+
+class Past(NamedTuple):
+    """What was found where workers listen."""
+
+    pooling: Pooling
+    same: bool
+    """Whether it is the same database."""
+    heard: bool
 
 
 def version(server: Server) -> Verdict:
@@ -59,39 +68,31 @@ def schema(state: SchemaState, name: str) -> Verdict:
         migrating.check(state, name)
     except PieceworkError as error:
         role = "" if state.may_create else "; this role may not, take one that has CREATE"
-        return Verdict("failed", str(error), f"run `piecework migrate`{role}" if not state.version else "")
+        lacks_it = state.readable and not state.version
+        return Verdict("failed", str(error), f"run `piecework migrate`{role}" if lacks_it else "")
     ours = migrating.code_version()
     newer = f" (this piecework is written for {ours}, which it supports)" if state.version > ours else ""
     text = f"schema {name!r} is at version {state.version}{newer}, {len(state.functions)} functions are installed"
     return Verdict("ok", text)
 
 
-def permissions(lacking: Lacking, role: str) -> Verdict:
+def permissions(lacking: Sequence[str], role: str) -> Verdict:
     """Judge what the role may do."""
-    if lacking.to_work:
+    if lacking:
         return Verdict(
-            "failed", f"the role {role!r} lacks {_some(lacking.to_work)}",
-            "grant it: USAGE on the schema, SELECT, INSERT, UPDATE and DELETE on its tables, EXECUTE on its functions",
-        )  # fmt: skip
-    if lacking.to_make_partitions:
-        return Verdict(
-            "warning",
-            f"the role {role!r} lacks {_some(lacking.to_make_partitions)}: it cannot make the daily partitions",
-            "make the role a member of the tables' owner, or run a worker as the owner; else no job can end once the "
-            "days of the last partition are over",
+            "failed", f"the role {role!r} lacks {_some(lacking)}",
+            "grant it: USAGE on the schema, SELECT, INSERT, UPDATE and DELETE on its tables, EXECUTE on its functions; "
+            "docs/security.md has the SQL",
         )  # fmt: skip
     return Verdict("ok", f"the role {role!r} may do all that piecework asks")
 
 
-def partitions(missing: Mapping[str, int], days: int, lacking: Lacking | None) -> Verdict:
+def partitions(missing: Mapping[str, int], days: int) -> Verdict:
     """Judge the daily leaves of the history, from today to `days` ahead."""
     if not missing:
         return Verdict("ok", f"the history has partitions for today and {days} days ahead")
-    may = lacking is None or not lacking.to_make_partitions
     advice = "a worker makes them when it starts, and every hour"
-    if not may:
-        advice = "this role may not make them: start a worker as the owner of the tables"
-    return Verdict("warning" if may else "failed", f"partitions are missing: {_some(list(missing))}", advice)
+    return Verdict("warning", f"partitions are missing: {_some(list(missing))}", advice)
 
 
 def due_times(clock: DueClock) -> Verdict:
@@ -102,23 +103,40 @@ def due_times(clock: DueClock) -> Verdict:
     return Verdict("ok", "jobs become due by the server's clock")
 
 
-def pooler(pooling: Pooling) -> Verdict:
-    """Judge what stands between here and the server."""
-    advice = "give workers a DSN that leads to the server itself, or to a pool in session mode"
-    if pooling.shared:
-        return Verdict("failed", "a pooler shares sessions (transaction or statement mode)", advice)
-    if pooling.pooler:
-        text = "a pooler or proxy stands in between; sessions are this client's own"
-        return Verdict("warning", text, f"session mode works, transaction mode does not: {advice}")
-    return Verdict("ok", "nothing stands between here and the server")
+_PAST_IT = (
+    "workers look twice a second instead of being told: name the server's own address, by Jobs(listen_dsn=…) or "
+    "PIECEWORK_LISTEN_URL, and here by --listen-url"
+)
 
 
-def listen(heard: bool) -> Verdict:
-    """Judge whether notifications arrive."""
+def pooler(pooling: Pooling, past: Past | None) -> Verdict:
+    """Judge what stands between here and the server.
+
+    Args:
+        past: what was found where workers listen, if that is elsewhere.
+    """
+    if past is not None and not past.same:
+        advice = "workers refuse to start: name the database of --database-url, past the pooler"
+        return Verdict("failed", "--listen-url leads to another database or server", advice)
+    if not pooling.pooler:
+        return Verdict("ok", "nothing stands between here and the server")
+    text = "a pooler shares sessions (transaction or statement mode)"
+    if not pooling.shared:
+        text = "a pooler or proxy stands in between; sessions seem to be this client's own"
+    if past is None:
+        return Verdict("warning", text, _PAST_IT)
+    if past.pooling.pooler:
+        return Verdict("warning", f"{text}, and before --listen-url as well", _PAST_IT)
+    return Verdict("ok", f"{text}; workers listen and beat past it")
+
+
+def listen(heard: bool | None) -> Verdict:
+    """Judge whether notifications arrive; None: workers would not listen."""
+    if heard is None:
+        return Verdict("warning", "workers do not listen through a pooler", _PAST_IT)
     if heard:
         return Verdict("ok", "a notification came through")
-    advice = "workers go on, but look twice a second instead of being told: lead them past the pooler"
-    return Verdict("warning", "a notification was sent and not heard", advice)
+    return Verdict("warning", "a notification was sent and not heard", _PAST_IT)
 
 
 def defaults(server: Server) -> Verdict:
@@ -151,9 +169,8 @@ def horizon(pins: Sequence[Pin], sample: Sample | None, sees_all: bool) -> Verdi
     watch = None if sample is None else sample.watch
     if watch is not None and (comes := foretold(watch.forecast)):
         dead += f", {comes}"
-    if sample is not None and (slow := slowest(sample.claims.slow_lanes)):
-        names = sorted({f"{lane.job_type} in {lane.queue}" for lane in slow})
-        dead += f"; claims start at a cursor: {_some(names, ', ')}"
+    if sample is not None and (lanes := named(sample.claims.slow_lanes)):
+        dead += f"; {lanes}"
     if not old:
         return Verdict("ok", f"no transaction is open for longer than {span(timedelta(seconds=_OLD))}{dead}{blind}")
     worst = max(pin.seconds or 0.0 for pin in old) >= _VERY_OLD

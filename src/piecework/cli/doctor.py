@@ -13,14 +13,15 @@ import psycopg
 from piecework.base.errors import DatabaseError, PieceworkError
 from piecework.cli import diagnosis
 from piecework.cli.database import database_options, named_dsn
-from piecework.cli.diagnosis import Status, Verdict
+from piecework.cli.diagnosis import Past, Status, Verdict
 from piecework.cli.main import DATABASE, FAILED
 from piecework.cli.output import json_option, print_json, quiet_text
 from piecework.model.horizon import Sample
 from piecework.model.pins import Pin
 from piecework.store.connection import complete_dsn, describe
-from piecework.store.examination import Examination
+from piecework.store.examination import Examination, Pooling
 from piecework.store.statements import Statements
+from piecework.work.database import LISTEN_VARIABLE
 
 T = TypeVar("T")
 
@@ -48,8 +49,10 @@ class Report(TypedDict):
 
 @click.command("doctor", short_help="Whether the database is fit for work, and what to do if not.")
 @json_option
+@click.option("--listen-url", metavar="DSN", envvar=LISTEN_VARIABLE, show_envvar=True,
+              help="Where workers listen and beat, if a pooler stands before --database-url.")
 @database_options
-def command(as_json: bool, database_url: str | None, schema: str) -> None:
+def command(as_json: bool, listen_url: str | None, database_url: str | None, schema: str) -> None:  # fmt: skip
     """Check the database and what lies between here and it. Nothing is changed.
 
     Each check is one line: ok, warning (it works, for now or with less), or FAILED; below it what to do. Run it with
@@ -68,7 +71,7 @@ def command(as_json: bool, database_url: str | None, schema: str) -> None:
 
     Example: piecework doctor --database-url postgresql://app@db.example.org/app
     """
-    checks = asyncio.run(_examine(database_url, schema))
+    checks = asyncio.run(_examine(database_url, listen_url or None, schema))
     found = {check["status"] for check in checks}
     worst: Status = "failed" if "failed" in found else "warning" if "warning" in found else "ok"
     if as_json:
@@ -81,7 +84,7 @@ def command(as_json: bool, database_url: str | None, schema: str) -> None:
         raise click.exceptions.Exit(DATABASE if unreachable else FAILED)
 
 
-async def _examine(database_url: str | None, schema: str) -> list[CheckReport]:
+async def _examine(database_url: str | None, listen_url: str | None, schema: str) -> list[CheckReport]:
     checks: list[CheckReport] = []
     statements = Statements(schema)
 
@@ -93,7 +96,7 @@ async def _examine(database_url: str | None, schema: str) -> list[CheckReport]:
         try:
             async with Examination.of(dsn, statements) as examination:
                 note("connection", Verdict("ok", f"connected to {describe(dsn)}"))
-                await _check_all(examination, schema, note)
+                await _check_all(examination, listen_url, schema, note)
         except DatabaseError as error:
             if checks:
                 note("connection", Verdict("failed", f"it broke: {error}", "run this again"))
@@ -102,7 +105,9 @@ async def _examine(database_url: str | None, schema: str) -> list[CheckReport]:
     return checks
 
 
-async def _check_all(examination: Examination, schema: str, note: Callable[[str, Verdict], None]) -> None:
+async def _check_all(
+    examination: Examination, listen_url: str | None, schema: str, note: Callable[[str, Verdict], None]
+) -> None:
     """Make all checks that can be made: one that fails keeps none of the others from being made."""
 
     async def ask(name: str, question: Callable[[], Awaitable[T]], judge: Callable[[T], Verdict]) -> T | None:
@@ -121,22 +126,37 @@ async def _check_all(examination: Examination, schema: str, note: Callable[[str,
         if name != "version":
             note(name, judge(server))
     state = await ask("schema", examination.schema, lambda state: diagnosis.schema(state, schema))
-    lacking = None
-    if state is None or state.version:
-        lacking = await ask("permissions", examination.lacking, lambda found: diagnosis.permissions(found, server.role))
+    if state is None or state.version or not state.readable:
+        await ask("permissions", examination.lacking, lambda found: diagnosis.permissions(found, server.role))
     if state is not None and state.version:
         await ask(
             "partitions", lambda: examination.missing_partitions(_DAYS),
-            lambda missing: diagnosis.partitions(missing, _DAYS, lacking),
+            lambda missing: diagnosis.partitions(missing, _DAYS),
         )  # fmt: skip
         await ask("due_times", examination.due_clock, diagnosis.due_times)
-    await ask("pooler", examination.pooling, diagnosis.pooler)
+    found = await ask("pooler", lambda: _pooling(examination, listen_url), lambda found: diagnosis.pooler(*found))
     if not server.standby:
-        await ask("listen", examination.hears, diagnosis.listen)
+        await ask("listen", lambda: _hears(examination, found), diagnosis.listen)
     migrated = state is not None and bool(state.version)
     await ask(
         "horizon", lambda: _horizon(examination, migrated), lambda seen: diagnosis.horizon(*seen, server.sees_all)
     )
+
+
+async def _pooling(examination: Examination, listen_url: str | None) -> tuple[Pooling, Past | None]:
+    pooling = await examination.pooling()
+    if listen_url is None:
+        return pooling, None
+    async with Examination.of(complete_dsn(listen_url), examination.statements) as past:
+        same = await past.identity() == await examination.identity()
+        return pooling, Past(await past.pooling(), same, await past.hears())
+
+
+async def _hears(examination: Examination, found: tuple[Pooling, Past | None] | None) -> bool | None:
+    pooling, past = found or (None, None)
+    if past is not None:
+        return past.heard
+    return None if pooling is not None and pooling.pooler else await examination.hears()
 
 
 async def _horizon(examination: Examination, migrated: bool) -> tuple[Sequence[Pin], Sample | None]:

@@ -12,6 +12,7 @@ import psycopg
 from piecework.base import metrics
 from piecework.base.errors import DatabaseError, DatabaseUnreachable
 from piecework.model import horizon
+from piecework.model.cursors import named
 from piecework.model.horizon import Limits, Sample, Suspect, Watch
 from piecework.model.pins import Pin, described, remedy
 from piecework.store.liveness import Counters, Pulse
@@ -64,7 +65,7 @@ class HorizonGuard:
         what = [described(suspect.pin)]
         if suspect.pin.kind == "session" and suspect.pin.state is None and not found.sees_all:
             what.append("what it does is hidden from this role (grant it pg_read_all_stats)")
-        comes = horizon.foretold(found.forecast)
+        comes = "; ".join(filter(None, (horizon.foretold(found.forecast), named(found.slow_lanes))))
         log.warning(
             "%s keeps vacuum from removing dead rows: jobs has %d, %d more than when it was first seen%s. To do: %s",
             ", ".join(what), found.dead, found.dead - suspect.least, f", and {comes}" if comes else "",

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import Callable, Sequence
 
 from piecework.base.errors import DatabaseError
 from piecework.model.lanes import Lane
 from piecework.store.link import Link
-from piecework.store.listening import CancelHint, LookHint, hints
+from piecework.store.listening import CancelHint, Deaf, LookHint, hints
 
+log = logging.getLogger("piecework.worker")
+_DEAF = 60.0
+"""Seconds until it is found out whether the DSN leads past the pooler by now."""
 _OTHERS_LOOK_AFTER = (0.1, 0.3)
 
 
@@ -50,6 +54,7 @@ class Listener:
         self._cancel = cancel
         self._listening = listening
         self._probe_every = probe_every
+        self._deaf = False
 
     async def run(self) -> None:
         """Listen until cancelled."""
@@ -67,7 +72,18 @@ class Listener:
                         self._look_later(hint.lane)
             except DatabaseError:
                 self._listening(False)
+            except Deaf:
+                self._note_deaf()
+                await asyncio.sleep(_DEAF)
             await self._link.pause()
+
+    def _note_deaf(self) -> None:
+        if not self._deaf:
+            self._deaf = True
+            log.warning(
+                "a pooler stands before the database, and notifications do not pass it: this worker looks for jobs "
+                "twice a second. Name the server's own address: Jobs(listen_dsn=…), or PIECEWORK_LISTEN_URL"
+            )
 
     def _look_later(self, lane: Lane) -> None:
         self._meanwhile.add(lane)

@@ -20,18 +20,19 @@ from piecework.engine.facts import facts_of
 from piecework.engine.heartbeat import Heartbeat
 from piecework.engine.listener import Listener
 from piecework.engine.loops import Loops
-from piecework.engine.reserved import LINKS, links, pulse
 from piecework.engine.tracing import drained
 from piecework.engine.watchdog import Watchdog
 from piecework.model.lanes import Lane
 from piecework.model.settings import WorkerSettings
 from piecework.model.settlement import Settlement
+from piecework.store.links import links_of, pulse_of
 from piecework.store.settling import Answer
 from piecework.work.service import Service
 
 log = logging.getLogger("piecework.worker")
 _SETTLE_GRACE = 10.0
 _CANCEL_GRACE = 1.0
+_LINKS = ("claims", "settles", "hints")
 _EXIT_CUT_OFF = 75  # sysexits.h: a temporary failure
 
 
@@ -55,22 +56,22 @@ class Worker:
     ) -> None:
         self._surroundings = surroundings
         store, registry = service.store, service.registry
-        self._registry = registry
+        self._store, self._registry = store, registry
         self._settings = settings
         self._resources = service.resources
         self._loop = asyncio.get_running_loop()
-        self._links = links(store, settings.liveness, surroundings)
-        claims, settles, listens = self._links
+        beat, lease = settings.liveness.beat.total_seconds(), settings.liveness.lease.total_seconds()
+        self._links = claims, settles, listens = links_of(store, lease)
         self._completer = Completer(settles, self._answered, self._flushed, self._unparked)
         self._executor = Executor(service, settings, self._completer, self._freed)
         self._claimer = Claimer(claims, registry, settings, self._executor, self._beat_now)
         self._listener = Listener(
             listens, lambda: self.worker_id, self._claimer.hint, self._claimer.hint_to_another, self._executor.cancel,
-            self._claimer.listening, 2 * settings.liveness.lease.total_seconds(),
+            self._claimer.listening, 2 * lease,
         )  # fmt: skip
         self._heartbeat = Heartbeat(
-            pulse(store, settings.liveness, surroundings), settings, registry,
-            self._in_loop(self._reborn), self._in_loop(self._claimer.look_now), self._in_loop(self._lease_renewed),
+            pulse_of(store, beat, surroundings), settings, registry, self._in_loop(self._reborn),
+            self._in_loop(self._claimer.look_now), self._in_loop(self._lease_renewed),
             self._in_loop(self._executor.cancel),
         )  # fmt: skip
         self._heartbeat.counters.claims = self._claimer.costs
@@ -92,6 +93,7 @@ class Worker:
 
     async def __aenter__(self) -> Worker:
         self._registry.resolve()
+        await self._store.check_listen_dsn()
         await self._resources.open()
         try:
             await self._sign_on()
@@ -161,7 +163,7 @@ class Worker:
 
     def dump(self) -> str:
         """Say what the worker does: lease, claims in hand, connections, tasks and threads. Any thread may ask."""
-        used = {name: link.condition for name, link in zip(LINKS, self._links, strict=True)}
+        used = {name: link.condition for name, link in zip(_LINKS, self._links, strict=True)}
         used["heartbeat"] = self._heartbeat.connection
         return describe(self._loop, self._executor, self._heartbeat, self._settings.liveness, used)
 

@@ -28,6 +28,7 @@ SELDOM, OFTEN = 15.0, 0.1
 FIRST_ID = "00000000-0000-0000-0000-000000000000"
 _SHARE = 20
 _UNUSED = 60.0
+_MOST_NAMED = 5
 
 
 class Place(NamedTuple):
@@ -65,6 +66,13 @@ def slowest(lanes: Iterable[SlowLane]) -> list[SlowLane]:
     for lane in sorted(lanes, key=lambda lane: (-lane.passed, lane.queue, lane.job_type, lane.priority)):
         most.setdefault((lane.queue, lane.job_type, lane.priority), lane)
     return list(most.values())
+
+
+def named(lanes: Iterable[SlowLane]) -> str:
+    """Say in words where claims start at a cursor; empty where there are no such lanes."""
+    names = sorted({f"{lane.job_type} in queue {lane.queue}" for lane in lanes})
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return f"claims start at a cursor: {', '.join(names[:_MOST_NAMED])}{more}" if names else ""
 
 
 def pause_after(walk: Walk) -> float:

@@ -63,7 +63,7 @@ class Console:
     @asynccontextmanager
     async def pinned(self) -> AsyncGenerator[None]:
         """Keep a snapshot and a transaction id in use."""
-        conn = await connect(self._dsn, self._statements.sql("pin_session"))
+        conn = await connect(self._dsn, self._statements.pins)
         try:
             with translated(self._dsn):
                 await conn.set_isolation_level(psycopg.IsolationLevel.REPEATABLE_READ)
@@ -76,7 +76,7 @@ class Console:
             await conn.close()
 
     async def _run(self, statement: str, *params: object) -> list[tuple[object, ...]]:
-        conn = await connect(self._dsn, self._statements.sql("pin_session"))
+        conn = await connect(self._dsn, self._statements.pins)
         try:
             with translated(self._dsn):
                 return await (await conn.execute(self._statements.sql(statement), params or None)).fetchall()

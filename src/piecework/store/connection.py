@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import re
 import socket
-from collections.abc import Generator
-from contextlib import contextmanager
-from typing import TypeAlias
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
+from typing import NamedTuple, TypeAlias
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -91,28 +91,59 @@ def condition(conn: AsyncConnection | Connection | None) -> str:
         return str(error)
 
 
-async def connect(dsn: str, session: bytes) -> AsyncConnection:
-    """Open an asynchronous connection in autocommit mode and run `session`, the statement that pins its defaults.
+class Pins(NamedTuple):
+    """What pins the settings that statements rest on, whatever the defaults of the database and the role are."""
+
+    session: bytes
+    """Run first. It leaves the session alone where that is a pooler's; `sql/pin_session.sql` says what it answers."""
+    transaction: bytes
+    """Run at the beginning of each transaction on a pooler's session that is not as it has to be."""
+
+
+class _OwnAsync(psycopg.AsyncConnection[tuple[object, ...]]):
+    pooled = False
+    transaction_pins: bytes | None = None
+
+
+class _Own(psycopg.Connection[tuple[object, ...]]):
+    pooled = False
+    transaction_pins: bytes | None = None
+
+
+async def connect(dsn: str, pins: Pins | None) -> AsyncConnection:
+    """Open an asynchronous connection in autocommit mode.
+
+    Behind a pooler nothing is prepared by name and no session is touched, since the next statement may run in another
+    one. There a transaction of the driver's says itself what it is, and a single statement goes into `pinned`.
+
+    Args:
+        pins: of the statements that will run; None: the session is left as it is found.
 
     Raises:
         DatabaseUnreachable, PermissionDenied: as `translated`.
     """
     with translated(dsn):
-        conn = await psycopg.AsyncConnection.connect(dsn, autocommit=True, cursor_factory=psycopg.AsyncRawCursor)
+        conn = await _OwnAsync.connect(dsn, autocommit=True, cursor_factory=psycopg.AsyncRawCursor)
         try:
-            await conn.execute(session)
+            if pins is not None:
+                row = await (await conn.execute(pins.session, [conn.info.backend_pid], prepare=False)).fetchone()
+                if _is_pooled(conn, row, pins):
+                    await conn.set_isolation_level(psycopg.IsolationLevel.READ_COMMITTED)
+                    await conn.set_read_only(False)
         except BaseException:
             await conn.close()
             raise
         return conn
 
 
-def connect_sync(dsn: str, session: bytes) -> Connection:
+def connect_sync(dsn: str, pins: Pins) -> Connection:
     """The blocking twin of `connect`."""
     with translated(dsn):
-        conn = psycopg.Connection.connect(dsn, autocommit=True, cursor_factory=psycopg.RawCursor)
+        conn = _Own.connect(dsn, autocommit=True, cursor_factory=psycopg.RawCursor)
         try:
-            conn.execute(session)
+            row = conn.execute(pins.session, [conn.info.backend_pid], prepare=False).fetchone()
+            if _is_pooled(conn, row, pins):
+                conn.isolation_level, conn.read_only = psycopg.IsolationLevel.READ_COMMITTED, False
         except BaseException:
             conn.close()
             raise
@@ -122,13 +153,13 @@ def connect_sync(dsn: str, session: bytes) -> Connection:
 class Wire:
     """How connections to the server are opened and broken: by the driver. Another one stands for another server."""
 
-    async def connect(self, dsn: str, session: bytes) -> AsyncConnection:
+    async def connect(self, dsn: str, pins: Pins | None) -> AsyncConnection:
         """Open an asynchronous connection, as `connect`."""
-        return await connect(dsn, session)
+        return await connect(dsn, pins)
 
-    def connect_sync(self, dsn: str, session: bytes) -> Connection:
+    def connect_sync(self, dsn: str, pins: Pins) -> Connection:
         """Open a blocking connection, as `connect_sync`."""
-        return connect_sync(dsn, session)
+        return connect_sync(dsn, pins)
 
     def sever(self, conn: AsyncConnection | Connection) -> None:
         """Break a connection, as `sever`."""
@@ -137,6 +168,50 @@ class Wire:
 
 WIRE = Wire()
 """To PostgreSQL."""
+
+
+def _is_pooled(conn: _OwnAsync | _Own, row: tuple[object, ...] | None, pins: Pins) -> bool:
+    assert row is not None
+    own, plain = row[:2]
+    if own:
+        return False
+    conn.pooled = True
+    conn.prepare_threshold = None
+    conn.transaction_pins = None if plain else pins.transaction
+    return True
+
+
+def is_pooled(conn: AsyncConnection | Connection) -> bool:
+    """Say whether a connection that `connect` opened leads to a pooler of server sessions."""
+    return isinstance(conn, _OwnAsync | _Own) and conn.pooled
+
+
+def transaction_pins(conn: AsyncConnection | Connection) -> bytes | None:
+    """Return the statement that each transaction on this connection has to begin with; None where none is needed."""
+    return conn.transaction_pins if isinstance(conn, _OwnAsync | _Own) else None
+
+
+@asynccontextmanager
+async def pinned(conn: AsyncConnection) -> AsyncGenerator[None]:
+    """Run single statements under the settings they rest on: in a transaction, where the session does not have them."""
+    if (pins := transaction_pins(conn)) is None:
+        yield
+        return
+    async with conn.transaction():
+        await conn.execute(pins)
+        yield
+
+
+@contextmanager
+def pinned_sync(conn: Connection) -> Generator[None]:
+    """The blocking twin of `pinned`."""
+    if (pins := transaction_pins(conn)) is None:
+        yield
+        return
+    with conn.transaction():
+        conn.execute(pins)
+        yield
+
 
 _PASSWORD = re.compile(r"password=\S+|://[^@/\s]*@")
 
@@ -209,9 +284,12 @@ def _refused_login(dsn: str, error: psycopg.Error) -> DatabaseError:
     )
 
 
+_LOGIN_TEXTS = (
+    "password authentication failed", "no pg_hba.conf entry", "fe_sendauth", "does not exist",
+    "no such database", "no such user",  # pgbouncer's
+)  # fmt: skip
+
+
 def _is_login(message: str) -> bool:
     # Errors while connecting carry no SQLSTATE, only the server's text.
-    return any(
-        part in message
-        for part in ("password authentication failed", "no pg_hba.conf entry", "fe_sendauth", "does not exist")
-    )
+    return any(part in message for part in _LOGIN_TEXTS)

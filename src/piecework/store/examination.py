@@ -24,7 +24,7 @@ from piecework.store.turning import DueClock
 _DEADLINE = 10.0
 _ROUNDS = 3
 _HEARD_WITHIN = 3.0
-_UNPINNED = b""  # the session's own defaults are what is looked at
+_UNPINNED = None  # the session's own defaults are what is looked at
 
 
 class Server(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,14 +55,6 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Lacking:
-    """The privileges that the role does not have."""
-
-    to_work: Sequence[str]
-    to_make_partitions: Sequence[str]
-
-
-@dataclass(frozen=True, slots=True)
 class Pooling:
     """What stands between here and the server."""
 
@@ -87,7 +79,7 @@ class Examination:
 
     def __init__(self, dsn: str, statements: Statements, first: AsyncConnection, second: AsyncConnection) -> None:
         self._dsn = dsn
-        self._statements = statements
+        self.statements = statements
         self._first = first
         self._second = second
 
@@ -115,7 +107,7 @@ class Examination:
     async def server(self) -> Server:
         """Return what there is to say of the server, the database and the role."""
         before = time.time()
-        [row] = await self._rows(self._statements.sql("examine_server"))
+        [row] = await self._rows(self.statements.sql("examine_server"))
         here = (before + time.time()) / 2
         facts = msgspec.json.decode(str(row[0]), type=Server)
         return msgspec.structs.replace(facts, ahead=facts.clock - here)
@@ -123,29 +115,26 @@ class Examination:
     async def schema(self) -> SchemaState:
         """Return what is there of the schema."""
         with self._bounded():
-            return await migrating.schema_state(self._first, self._statements)
+            return await migrating.schema_state(self._first, self.statements)
 
-    async def lacking(self) -> Lacking:
-        """Return the privileges that the role lacks on what is there."""
-        rows = await self._rows(self._statements.sql("examine_privileges"))
-        return Lacking(
-            to_work=[str(name) for name, for_partitions in rows if not for_partitions],
-            to_make_partitions=[str(name) for name, for_partitions in rows if for_partitions],
-        )
+    async def lacking(self) -> list[str]:
+        """Return the privileges that a worker needs and the role lacks, on what is there."""
+        rows = await self._rows(self.statements.sql("examine_privileges"))
+        return [str(name) for [name] in rows]
 
     async def missing_partitions(self, days: int) -> dict[str, int]:
         """Return the leaves that are missing, from today to `days` ahead, each with its distance from today."""
-        rows = await self._rows(self._statements.sql("examine_partitions"), days)
+        rows = await self._rows(self.statements.sql("examine_partitions"), days)
         return {str(name): cast(int, distance) for name, distance in rows}
 
     async def pins(self) -> list[Pin]:
         """Return the transactions, slots and standbys that may pin the horizon of vacuum, the farthest back first."""
-        rows = await self._rows(self._statements.sql("examine_pins"))
+        rows = await self._rows(self.statements.sql("examine_pins"))
         return [as_pin(row) for row in rows]
 
     async def sample_horizon(self) -> Sample:
         """Return how many dead rows there are, what claims have cost, and what the guard of the workers knows."""
-        [row] = await self._rows(self._statements.sql("sample_horizon"))
+        [row] = await self._rows(self.statements.sql("sample_horizon"))
         return msgspec.json.decode(str(row[0]), type=Sample)
 
     async def pooling(self) -> Pooling:
@@ -155,15 +144,20 @@ class Examination:
         strangers = False
         for _ in range(_ROUNDS):
             for conn, mark in ((self._first, "first"), (self._second, "second")):
-                [(before, pid, _mark)] = await self._rows(self._statements.sql("mark_session"), mark, conn=conn)
+                [(before, pid, _mark)] = await self._rows(self.statements.sql("mark_session"), mark, conn=conn)
                 strangers = strangers or (before or mark) != mark
                 if conn is self._first:
                     pids.add(pid)
         return Pooling(pooler=pids != {told}, shared=strangers or len(pids) > 1)
 
+    async def identity(self) -> tuple[object, ...]:
+        """Return what tells this database of this server from every other one."""
+        [row] = await self._rows(self.statements.sql("identify"))
+        return row
+
     async def due_clock(self) -> DueClock:
         """Return by what due times go."""
-        [(now, manual)] = await self._rows(self._statements.sql("read_clock"))
+        [(now, manual)] = await self._rows(self.statements.sql("read_clock"))
         return DueClock(cast(datetime, now), cast(bool, manual))
 
     async def hears(self) -> bool:
@@ -171,7 +165,7 @@ class Examination:
         channel = f"piecework_doctor_{secrets.token_hex(8)}"
         with self._bounded():
             await self._first.execute(b"LISTEN " + channel.encode())
-        await self._rows(self._statements.sql("notify"), channel, conn=self._second)
+        await self._rows(self.statements.sql("notify"), channel, conn=self._second)
         with self._bounded():
             heard = [notice async for notice in self._first.notifies(timeout=_HEARD_WITHIN, stop_after=1)]
             await self._first.execute(b"UNLISTEN *")

@@ -30,7 +30,7 @@ class Reader:
     async def of(cls, dsn: str, schema: str) -> AsyncGenerator[Reader]:
         """Take a snapshot, and let go of it at the end."""
         dsn, statements = complete_dsn(dsn), Statements(schema)
-        conn = await connect(dsn, statements.sql("pin_session"))
+        conn = await connect(dsn, statements.pins)
         try:
             with translated(dsn):
                 await conn.set_isolation_level(psycopg.IsolationLevel.REPEATABLE_READ)
@@ -74,7 +74,7 @@ class Reader:
 async def create_ledger(dsn: str, schema: str) -> None:
     """Make the ledger's table, unless it is there."""
     dsn, statements = complete_dsn(dsn), Statements(schema)
-    conn = await connect(dsn, statements.sql("pin_session"))
+    conn = await connect(dsn, statements.pins)
     try:
         with translated(dsn):
             await conn.execute(statements.sql("history_create_ledger"))

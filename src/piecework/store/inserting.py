@@ -10,7 +10,7 @@ from uuid import UUID
 import msgspec
 import psycopg
 
-from piecework.base.errors import DatabaseUnreachable, JobAlreadyExists
+from piecework.base.errors import DatabaseUnreachable, JobAlreadyExists, PermissionDenied
 from piecework.base.ids import JobId
 from piecework.model.job import NewJob
 from piecework.model.snapshot import JobSnapshot
@@ -88,8 +88,11 @@ class Inserter:
 
     async def _again(self, jobs: Sequence[NewJob]) -> dict[int, UUID]:
         # What landed may have run and ended meanwhile: then it would not be met, but run a second time.
-        if (landed := await self._landed(jobs)) is not None:
-            return landed
+        try:
+            if (landed := await self._landed(jobs)) is not None:
+                return landed
+        except PermissionDenied:
+            return await self._again_unseen(jobs)
         try:
             # The first sending may land even now: as with ids that callers choose, the history is looked into as well.
             held = await self._insert([msgspec.structs.replace(job, chosen=True) for job in jobs])
@@ -100,6 +103,16 @@ class Inserter:
                 raise
             return landed
         return held if (landed := await self._landed(jobs)) is None else landed
+
+    async def _again_unseen(self, jobs: Sequence[NewJob]) -> dict[int, UUID]:
+        """Insert again for a role that may only spawn: the insert itself meets what the first sending left."""
+        try:
+            held = await self._insert([msgspec.structs.replace(job, chosen=True) for job in jobs])
+        except JobAlreadyExists:
+            if any(job.chosen or job.key is not None for job in jobs):
+                raise  # whose it is, or who held its key, cannot be seen
+            return {}
+        return {position: holder for position, holder in held.items() if holder != jobs[position].id}
 
     async def _insert(self, jobs: Sequence[NewJob]) -> dict[int, UUID]:
         payload = spawning.payload(jobs)

@@ -10,7 +10,7 @@ import psycopg
 from psycopg.rows import tuple_row
 
 from piecework.base.errors import DatabaseUnreachable
-from piecework.store.connection import WIRE, AsyncConnection, Connection, Wire, translated
+from piecework.store.connection import WIRE, AsyncConnection, Connection, Pins, Wire, transaction_pins, translated
 from piecework.store.connections import Connections
 
 
@@ -22,18 +22,18 @@ class Lending:
 
     Args:
         dsn: where to, complete.
-        session: the statement that pins a new session's defaults.
+        pins: of the transactions that are lent.
         most: how many of each at once.
         revive: called in a thread when the server cannot be reached, before one further try.
         wire: opens them.
     """
 
     def __init__(
-        self, dsn: str, session: bytes, most: int, revive: Callable[[], object] | None = None, wire: Wire = WIRE
+        self, dsn: str, pins: Pins, most: int, revive: Callable[[], object] | None = None, wire: Wire = WIRE
     ) -> None:
         self._dsn = dsn
-        self._session = session
-        self._connections = Connections(dsn, session, most, revive, wire)
+        self._pins = pins
+        self._connections = Connections(dsn, pins, most, revive, wire)
         self._revive = revive
         self._wire = wire
         self._room = threading.Semaphore(most)
@@ -60,6 +60,8 @@ class Lending:
                     conn.cursor_factory, conn.row_factory = psycopg.AsyncCursor, tuple_row
                     with translated(self._dsn):
                         await attempt.enter_async_context(conn.transaction())
+                        if (pins := transaction_pins(conn)) is not None:
+                            await conn.execute(pins)
                     stack.push_async_exit(attempt.pop_all())
                     return conn
             except DatabaseUnreachable:
@@ -82,6 +84,8 @@ class Lending:
                     conn.cursor_factory, conn.row_factory = psycopg.Cursor, tuple_row
                     with translated(self._dsn):
                         attempt.enter_context(conn.transaction())
+                        if (pins := transaction_pins(conn)) is not None:
+                            conn.execute(pins)
                     stack.push(attempt.pop_all())
                     return conn
             except DatabaseUnreachable:
@@ -107,12 +111,12 @@ class Lending:
 
     def _open(self) -> Connection:
         try:
-            return self._wire.connect_sync(self._dsn, self._session)
+            return self._wire.connect_sync(self._dsn, self._pins)
         except DatabaseUnreachable:
             if self._revive is None:
                 raise
             self._revive()
-            return self._wire.connect_sync(self._dsn, self._session)
+            return self._wire.connect_sync(self._dsn, self._pins)
 
     def _forget_idle(self) -> None:
         with self._lock:

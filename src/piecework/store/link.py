@@ -9,9 +9,18 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 from piecework.base.errors import DatabaseError, DatabaseUnreachable
-from piecework.base.surroundings import SURROUNDINGS, Surroundings
 from piecework.base.threads import in_thread
-from piecework.store.connection import WIRE, AsyncConnection, ReadOnlyServer, Wire, condition, describe, translated
+from piecework.store.connection import (
+    WIRE,
+    AsyncConnection,
+    ReadOnlyServer,
+    Wire,
+    condition,
+    describe,
+    is_pooled,
+    pinned,
+    translated,
+)
 from piecework.store.statements import Statements
 
 log = logging.getLogger("piecework.worker")
@@ -29,12 +38,19 @@ class DatabaseHealth:
         self._failing: set[object] = set()
         self._outages = 0
         self._opened: dict[object, int] = {}
+        self._pooled = False
         self.epoch = 0
         """Rises when all connections are to be made anew."""
 
     def distrust(self) -> None:
         """Have all links connect anew: the server they are at has become read-only."""
         self.epoch += 1
+
+    def pooled(self) -> None:
+        """Note that a connection leads to a pooler."""
+        if not self._pooled:
+            self._pooled = True
+            log.info("a pooler stands before the database at %s: nothing rests on its sessions", self._where)
 
     def opened(self, link: object) -> None:
         """Note that a link has a new connection."""
@@ -67,7 +83,7 @@ class Link:
         deadline: seconds after which a statement without an answer is given up, and the connection with it.
         revive: called in a thread before a reconnect; brings the embedded server back.
         wire: opens the connection.
-        surroundings: where the thread comes from.
+        listens_anyway: through a pooler as well: it was named for that, and may keep its sessions apart.
     """
 
     def __init__(
@@ -78,15 +94,16 @@ class Link:
         deadline: float = 20.0,
         revive: Callable[[], object] | None = None,
         wire: Wire = WIRE,
-        surroundings: Surroundings = SURROUNDINGS,
+        *,
+        listens_anyway: bool = False,
     ) -> None:
         self.dsn = dsn
+        self.listens_anyway = listens_anyway
         self.statements = statements
         self.health = health
         self._deadline = deadline
         self._revive = revive
         self._wire = wire
-        self._surroundings = surroundings
         self._epoch = health.epoch
         self._conn: AsyncConnection | None = None
         self._pause = _FIRST_PAUSE
@@ -102,13 +119,15 @@ class Link:
             await self.drop()
         if self._conn is None or self._conn.closed:
             try:
-                self._conn = await self._wire.connect(self.dsn, self.statements.sql("pin_session"))
+                self._conn = await self._wire.connect(self.dsn, self.statements.pins)
             except DatabaseError as error:
                 self.health.lost(self, error)
                 if self._revive is not None:
-                    await in_thread("embedded-postgres", self._try_to_revive, self._surroundings)
+                    await in_thread("embedded-postgres", self._try_to_revive)
                 raise
             self.health.opened(self)
+            if is_pooled(self._conn):
+                self.health.pooled()
         return self._conn
 
     async def value(self, statement: str, *params: object) -> object:
@@ -121,8 +140,9 @@ class Link:
         conn = await self.connection()
         try:
             with translated(self.dsn), self.deadline(conn):
-                cursor = await conn.execute(self.statements.sql(statement), params)
-                row = await cursor.fetchone() if cursor.description is not None else None
+                async with pinned(conn):
+                    cursor = await conn.execute(self.statements.sql(statement), params)
+                    row = await cursor.fetchone() if cursor.description is not None else None
         except DatabaseError as error:
             self.health.lost(self, error)
             if isinstance(error, ReadOnlyServer):

@@ -9,7 +9,7 @@ import msgspec
 
 from piecework.base.errors import DatabaseError
 from piecework.model.lanes import Lane
-from piecework.store.connection import translated
+from piecework.store.connection import is_pooled, translated
 from piecework.store.link import Link
 
 
@@ -46,10 +46,17 @@ class Hint(NamedTuple):
     """The workers that are to look at once; empty: all."""
 
 
+class Deaf(Exception):
+    """A pooler stands in between: who listens in one of its sessions hears nothing, or what is another's."""
+
+
 async def hints(
     link: Link, listening: Callable[[], None], probe_every: float
 ) -> AsyncGenerator[Hint | CancelHint | LookHint, None]:
     """Yield what the database hints at, from the moment the LISTEN is answered until the connection breaks.
+
+    Where the link is one that may listen through a pooler, what is heard is yielded, and `listening` is never called:
+    whether it is all cannot be known.
 
     Args:
         listening: called once the LISTEN is answered; what happened before has to be looked for.
@@ -57,15 +64,20 @@ async def hints(
             the other end has gone.
 
     Raises:
+        Deaf: nothing would be heard.
         DatabaseError: the connection cannot be opened, or broke.
     """
     conn = await link.connection()
     try:
+        if is_pooled(conn) and not link.listens_anyway:
+            link.works()
+            raise Deaf
         with translated(link.dsn):
             with link.deadline(conn):
                 await conn.execute(b"LISTEN " + link.statements.channel.encode())
             link.works()
-            listening()
+            if not is_pooled(conn):
+                listening()
             while not link.distrusted:
                 async for notice in conn.notifies(timeout=probe_every):
                     try:

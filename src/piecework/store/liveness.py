@@ -15,7 +15,7 @@ from piecework.base.errors import DatabaseUnreachable
 from piecework.base.surroundings import SURROUNDINGS, Surroundings
 from piecework.model.horizon import Claims, Sample, Watch
 from piecework.model.pins import Pin
-from piecework.store.connection import WIRE, Connection, Wire, condition, translated
+from piecework.store.connection import WIRE, Connection, Wire, condition, pinned_sync, translated
 from piecework.store.examination import as_pin
 from piecework.store.statements import Statements
 
@@ -202,11 +202,12 @@ class Pulse:
         try:
             with translated(self._dsn):
                 if self._conn is None or self._conn.closed:
-                    self._conn = self._wire.connect_sync(self._dsn, self._statements.sql("pin_session"))
+                    self._conn = self._wire.connect_sync(self._dsn, self._statements.pins)
                 sever = functools.partial(self._wire.sever, self._conn)
                 given_up = self.surroundings.start_timer("job-heartbeat-deadline", self._deadline, sever)
                 try:
-                    cursor = self._conn.execute(self._statements.sql(statement), params)
+                    with pinned_sync(self._conn):
+                        cursor = self._conn.execute(self._statements.sql(statement), params)
                     return cursor.fetchall() if cursor.description is not None else []
                 finally:
                     given_up.cancel()

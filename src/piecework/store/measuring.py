@@ -96,7 +96,7 @@ class Gauge:
         Raises:
             DatabaseUnreachable, DatabaseError: as `connect`.
         """
-        conn = await connect(dsn, statements.sql("pin_session"))
+        conn = await connect(dsn, statements.pins)
         try:
             yield cls(dsn, statements, conn)
         finally:

@@ -59,6 +59,14 @@ class SchemaState:
     """The schema itself; somebody may have made it for piecework."""
     may_create: bool
     """Whether the role may create the schema, or in the schema if it is there."""
+    readable: bool = True
+    """Whether the role may know the version; if not, it is 0 here."""
+    may_spawn: bool = True
+
+    @property
+    def spawns_only(self) -> bool:
+        """Whether all that the role may is to spawn: then nothing can be said of the version."""
+        return self.may_spawn and not self.readable
 
     @property
     def outdated_functions(self) -> list[SqlFile]:
@@ -72,9 +80,10 @@ async def schema_state(conn: AsyncConnection, statements: Statements) -> SchemaS
     assert row is not None
     applied: list[tuple[object, ...]] = []
     functions: list[tuple[object, ...]] = []
-    if row[0]:
+    readable = bool(row[4])
+    if row[0] and readable:
         applied = await (await conn.execute(statements.sql("applied_migrations"))).fetchall()
-    if row[1]:
+    if row[1] and readable:
         functions = await (await conn.execute(statements.sql("installed_functions"))).fetchall()
     return SchemaState(
         version=int(str(applied[-1][0])) if applied else 0,
@@ -83,6 +92,8 @@ async def schema_state(conn: AsyncConnection, statements: Statements) -> SchemaS
         functions={str(r[0]): str(r[1]) for r in functions},
         there=bool(row[2]),
         may_create=bool(row[3]),
+        readable=readable,
+        may_spawn=bool(row[5]),
     )
 
 
@@ -90,10 +101,16 @@ def check(state: SchemaState, schema: str) -> None:
     """Refuse a schema that this version of the code cannot work on.
 
     Raises:
+        PermissionDenied: the role may not know.
         MigrationsNeeded: it is missing or older; says what to run.
         SchemaTooNew: it is newer and does not support this version.
         DatabaseError: a migration was applied from another text than this package's.
     """
+    if not state.readable:
+        raise PermissionDenied(
+            f"the database role may not read the tables of the schema {schema!r}, so what it is at is not known. "
+            "Roles and their grants are in docs/security.md"
+        )
     ours = code_version()
     if state.version > ours:
         if state.supports > ours:
@@ -127,8 +144,11 @@ def _check_texts(state: SchemaState, schema: str) -> None:
             )
 
 
-async def migrate(conn: AsyncConnection, statements: Statements) -> list[str]:
+async def migrate(conn: AsyncConnection, statements: Statements, state: SchemaState) -> list[str]:
     """Bring the schema to this version, one migrator at a time, in one transaction.
+
+    Args:
+        state: of the schema, as it was a moment ago.
 
     Returns:
         The names of the migrations and functions applied; empty when there was nothing to do, and then nothing was
@@ -138,7 +158,6 @@ async def migrate(conn: AsyncConnection, statements: Statements) -> list[str]:
         PermissionDenied: the schema is missing and the role may not create it.
         SchemaTooNew, DatabaseError: as `check`.
     """
-    state = await schema_state(conn, statements)
     if not pending(state):
         check(state, statements.schema)
         return []
@@ -173,7 +192,7 @@ def everything() -> list[Migration | SqlFile]:
 
 def pending(state: SchemaState) -> list[Migration | SqlFile]:
     """Return what of this package a schema lacks; nothing of a newer one, which has its own functions."""
-    if state.version > code_version():
+    if state.version > code_version() or not state.readable:
         return []
     return [*(each for each in migrations() if each.version > state.version), *state.outdated_functions]
 

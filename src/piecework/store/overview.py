@@ -190,7 +190,7 @@ async def list_attempts(store: Store, id: JobId) -> list[PastAttempt]:
 
 async def drop_schema(store: Store) -> None:
     """Remove the schema with everything in it. There is no way back."""
-    conn = await connect(store.dsn, store.statements.sql("pin_session"))
+    conn = await connect(store.dsn, store.statements.pins)
     try:
         with translated(store.dsn):
             await conn.execute(store.statements.sql("drop_schema"))

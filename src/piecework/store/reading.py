@@ -25,6 +25,11 @@ def _raw(text: object) -> msgspec.Raw | None:
     return None if text is None else msgspec.Raw(str(text).encode())
 
 
+def _utc(moment: object) -> datetime | None:
+    """Return a moment in UTC: a session of a pooler's may have another zone."""
+    return None if moment is None else cast(datetime, moment).astimezone(UTC)
+
+
 def snapshot(row: Row) -> JobSnapshot:
     """Build a snapshot from a row of `sql/load_jobs.sql` or `sql/list_jobs.sql`."""
     config = _raw(row[16])
@@ -39,11 +44,11 @@ def snapshot(row: Row) -> JobSnapshot:
         crashes=cast(int, row[7]),
         claim_no=cast(int, row[8]),
         worker_id=cast("UUID | None", row[9]),
-        run_at=cast("datetime | None", row[10]),
-        created_at=cast(datetime, row[11]),
-        claimed_at=cast("datetime | None", row[12]),
-        started_at=cast("datetime | None", row[13]),
-        finished_at=cast("datetime | None", row[14]),
+        run_at=_utc(row[10]),
+        created_at=cast(datetime, _utc(row[11])),
+        claimed_at=_utc(row[12]),
+        started_at=_utc(row[13]),
+        finished_at=_utc(row[14]),
         tags=tuple(cast("list[str] | None", row[15]) or ()),
         config=msgspec.Raw(b"null") if config is None else config,
         result=_raw(row[17]),
@@ -61,7 +66,7 @@ def _progress(row: Row) -> Progress | None:
     done, note = cast("float | None", row[23]), cast("str | None", row[24])
     if done is None and not note:
         return None
-    return Progress(done=done, note=note or "", reported_at=cast(datetime, row[25]))
+    return Progress(done=done, note=note or "", reported_at=cast(datetime, _utc(row[25])))
 
 
 def not_before(ids: Sequence[JobId]) -> datetime:

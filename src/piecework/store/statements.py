@@ -15,6 +15,7 @@ from functools import cache, cached_property
 from importlib.resources import files
 
 from piecework.base.errors import ConfigurationError
+from piecework.store.connection import Pins
 
 _TOKEN = re.compile(r"/\*(schema\.|schema|schema_text|channel)\*/|\$(\d+)")
 _SIGNATURE = re.compile(r"^-- (params|returns):.*\n(--  .*\n)*", re.MULTILINE)
@@ -90,6 +91,16 @@ class Statements:
         if text is None:
             text = self._rendered[name] = self.render(_read("sql", name + ".sql")).encode()
         return text
+
+    @property
+    def pins(self) -> Pins:
+        """What piecework's own statements rest on."""
+        return Pins(self.sql("pin_session"), self.sql("pin_transaction"))
+
+    @property
+    def pins_of_lent(self) -> Pins:
+        """What the transactions rest on that are lent to runs; each begins with its pins."""
+        return Pins(self.sql("pin_completing"), self.sql("pin_completing_transaction"))
 
     def printed(self, name: str, *params: str | int) -> str:
         """Return the statement of `sql/<name>.sql` with its parameters as literals: for scripts, which bind none."""

@@ -10,13 +10,24 @@ from uuid import UUID
 import msgspec
 import psycopg
 
-from piecework.base.errors import DatabaseError, DatabaseUnreachable
+from piecework.base.errors import ConfigurationError, DatabaseError, DatabaseUnreachable
 from piecework.base.ids import JobId
 from piecework.model.job import NewJob
 from piecework.model.snapshot import JobSnapshot
 from piecework.store import migrating, reading
 from piecework.store.cancelling import CancelAnswer
-from piecework.store.connection import LIMIT_ERRORS, WIRE, AsyncConnection, Wire, complete_dsn, translated
+from piecework.store.connection import (
+    LIMIT_ERRORS,
+    WIRE,
+    AsyncConnection,
+    Wire,
+    complete_dsn,
+    connect,
+    describe,
+    pinned,
+    transaction_pins,
+    translated,
+)
 from piecework.store.connections import AsyncPool, Connections, NoneFree, PooledConnections
 from piecework.store.inserting import Inserter
 from piecework.store.lending import Lending
@@ -46,10 +57,11 @@ class Store:
         max_connections: at most so many connections at once; they are opened when needed.
         revive: called in a thread when the server cannot be reached, before one further try.
         pool: open, and to the same database: its connections are used instead, and it is not closed.
+        listen_dsn: leads to the same database past a pooler; None: `dsn` does for all.
         wire: opens the connections, also those of workers.
 
     Raises:
-        ConfigurationError: `dsn` or `schema` is no such thing.
+        ConfigurationError: `dsn`, `listen_dsn` or `schema` is no such thing.
     """
 
     def __init__(
@@ -60,9 +72,12 @@ class Store:
         max_connections: int = 4,
         revive: Callable[[], object] | None = None,
         pool: AsyncPool | None = None,
+        listen_dsn: str | None = None,
         wire: Wire = WIRE,
     ) -> None:
         self.dsn = complete_dsn(dsn)
+        self.listen_dsn = None if listen_dsn is None else complete_dsn(listen_dsn)
+        """Where workers listen and beat, if that is elsewhere."""
         self.schema = schema
         self.statements = Statements(schema)
         self.revive = revive
@@ -71,7 +86,7 @@ class Store:
         self._pool = pool
         self._connections: Connections | PooledConnections | None = None
         self._inserter = Inserter(self.statements, self._once, self.load)
-        self.lending = Lending(self.dsn, self.statements.sql("pin_completing"), max_connections, revive, wire)
+        self.lending = Lending(self.dsn, self.statements.pins_of_lent, max_connections, revive, wire)
         """Lends connections to runs, also where there is a pool."""
 
     async def open(self, *, migrate: bool) -> list[str]:
@@ -85,22 +100,45 @@ class Store:
         """
         connections: Connections | PooledConnections
         if self._pool is None:
-            connections = Connections(
-                self.dsn, self.statements.sql("pin_session"), self._most, self.revive, self.wire
-            )
+            connections = Connections(self.dsn, self.statements.pins, self._most, self.revive, self.wire)
         else:
             connections = PooledConnections(self._pool, self.dsn, self.statements.sql("pin_transaction"))
         self._connections = connections
         try:
             async with connections.take() as conn:
                 with translated(self.dsn):
+                    state = await migrating.schema_state(conn, self.statements)
+                    if state.spawns_only:
+                        return []
                     if migrate:
-                        return await migrating.migrate(conn, self.statements)
-                    migrating.check(await migrating.schema_state(conn, self.statements), self.schema)
+                        return await migrating.migrate(conn, self.statements, state)
+                    migrating.check(state, self.schema)
                     return []
         except BaseException:
             await self.close()
             raise
+
+    async def check_listen_dsn(self) -> None:
+        """Find out whether `listen_dsn` leads to the same database.
+
+        Raises:
+            ConfigurationError: to another one.
+            DatabaseError
+        """
+        if self.listen_dsn is None:
+            return
+        [here] = await self.rows("identify")
+        conn = await connect(self.listen_dsn, self.statements.pins)
+        try:
+            with translated(self.listen_dsn):
+                there = await (await conn.execute(self.statements.sql("identify"))).fetchone()
+        finally:
+            await conn.close()
+        if here != there:
+            raise ConfigurationError(
+                f"listen_dsn leads to {describe(self.listen_dsn)}, which is another database or server than that of "
+                f"the DSN, {describe(self.dsn)}: name the same one, past the pooler"
+            )
 
     async def close(self) -> None:
         """Close the connections, when what waits to be spawned has been. Calling it again does nothing."""
@@ -235,7 +273,10 @@ class Store:
         try:
             async with connections.take() as conn:
                 try:
-                    return await call(conn)
+                    if transaction_pins(conn) is None:
+                        return await call(conn)
+                    async with pinned(conn):
+                        return await call(conn)
                 except psycopg.Error:
                     with translated(self.dsn):
                         raise

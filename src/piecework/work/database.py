@@ -17,6 +17,7 @@ from piecework.store.statements import Statements
 from piecework.store.store import Store
 
 DSN_VARIABLE = "PIECEWORK_DATABASE_URL"
+LISTEN_VARIABLE = "PIECEWORK_LISTEN_URL"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +25,7 @@ class DatabaseSettings:
     """Which database, and how it is used; checked when it is made, without I/O."""
 
     dsn: str | None
+    listen_dsn: str | None = None
     pool: AsyncPool | None = None
     schema: str
     migrate: bool | None
@@ -39,6 +41,8 @@ class DatabaseSettings:
             refuse_other_pools(self.pool)
         if not isinstance(self.dsn, str | None):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigurationError(f"Jobs({self.dsn!r}): the DSN is a text, as in Jobs('postgresql://…')")
+        if not isinstance(self.listen_dsn, str | None):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError(f"Jobs(listen_dsn={self.listen_dsn!r}): the DSN is a text, as in postgresql://…")
         if type(self.max_connections) is not int or self.max_connections < 1:
             raise ConfigurationError(f"Jobs(max_connections={self.max_connections!r}) takes an int of 1 or more")
         Statements(self.schema)  # refuses what cannot be a schema's name
@@ -76,7 +80,10 @@ class Database:
         """
         pool = settings.pool
         async with AsyncExitStack() as below:
+            listen_dsn = settings.listen_dsn
             if pool is None:
+                if settings.dsn is None:  # the environment's go together
+                    listen_dsn = listen_dsn or os.environ.get(LISTEN_VARIABLE) or None
                 dsn, revive = await _named(settings.dsn, below)
             else:
                 if pool.closed:
@@ -85,6 +92,7 @@ class Database:
                 dsn, revive = await conninfo_of(pool), None
             store = Store(
                 dsn, schema=settings.schema, max_connections=settings.max_connections, revive=revive, pool=pool,
+                listen_dsn=listen_dsn if revive is None else None,  # nothing stands before the embedded server
                 wire=settings.wire,
             )  # fmt: skip
             applied = await store.open(migrate=pool is None if settings.migrate is None else settings.migrate)

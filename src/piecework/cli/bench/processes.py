@@ -18,7 +18,7 @@ from piecework.cli.bench import meter, variables
 from piecework.cli.bench.meter import Reading
 from piecework.cli.bench.task import Task
 from piecework.cli.lifeline import Child
-from piecework.work.database import DSN_VARIABLE
+from piecework.work.database import DSN_VARIABLE, LISTEN_VARIABLE
 
 _STOPS_WITHIN = 20.0
 _LOG_TAIL = 15
@@ -90,7 +90,7 @@ class Starter:
     async def _start(self, name: str, module: Sequence[str]) -> Process:
         surroundings = {
             variables.SCHEMA: self.schema, variables.FOLDER: str(self.folder),
-            DSN_VARIABLE: make_conninfo(self.dsn, application_name=self.schema),
+            DSN_VARIABLE: make_conninfo(self.dsn, application_name=self.schema), LISTEN_VARIABLE: "",
         }  # fmt: skip
         with (self.folder / f"{name}.log").open("ab") as log:
             child = await lifeline.start(

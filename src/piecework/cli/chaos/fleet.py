@@ -23,7 +23,7 @@ from piecework.cli.chaos import variables
 from piecework.cli.lifeline import Child
 from piecework.testing.history import Cut, this_process
 from piecework.testing.proxy import FaultProxy
-from piecework.work.database import DSN_VARIABLE
+from piecework.work.database import DSN_VARIABLE, LISTEN_VARIABLE
 
 Role: TypeAlias = Literal["worker", "spawner"]
 
@@ -128,7 +128,8 @@ class Fleet:
         self.started[role] += 1
         surroundings = {
             variables.SCHEMA: self._schema, variables.LEDGER: str(self.ledger),
-            DSN_VARIABLE: make_conninfo(proxy.dsn, application_name=self._schema), **_off(clock),
+            DSN_VARIABLE: make_conninfo(proxy.dsn, application_name=self._schema), LISTEN_VARIABLE: "",
+            **_off(clock),
         }  # fmt: skip
         with (self._folder / f"{role}-{number}.log").open("wb") as log:
             child = await lifeline.start(

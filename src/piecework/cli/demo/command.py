@@ -23,7 +23,7 @@ from piecework.cli.demo.tree import Planned, plan, standard_library
 from piecework.cli.output import Column, print_table, quiet_text
 from piecework.store.overview import drop_schema
 from piecework.store.store import Store
-from piecework.work.database import DSN_VARIABLE
+from piecework.work.database import DSN_VARIABLE, LISTEN_VARIABLE
 
 HOME_VARIABLE = "PIECEWORK_HOME"
 _KINDS_SHOWN = 8
@@ -56,6 +56,7 @@ def command(directory: Path | None, lease: float, database_url: str | None) -> N
     os.environ[variables.SCHEMA] = schema
     if database_url:
         os.environ[DSN_VARIABLE] = database_url
+    os.environ[LISTEN_VARIABLE] = ""  # the environment's goes with its own database
     where = "the given database" if database_url else "an embedded PostgreSQL"
     click.echo(f"{len(planned):,} files below {root}: one job each, on {where}, in the schema {schema}")
     if not asyncio.run(_demo(root, planned, schema, timedelta(seconds=lease))):

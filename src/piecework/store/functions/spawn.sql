@@ -2,6 +2,7 @@
 -- array of jobs, of which only job_type is needed: an id is made where none is given.
 -- params:  $1 jobs text: {job_type, config?, id?, queue?, priority?, delay? us, run_at? us, tags?, key?, concurrency_key?,
 --          concurrency_limit?}, or an array of them
+-- Who calls it needs EXECUTE on spawn_1 as well.
 -- returns: id uuid, created boolean: in the order of the array; of a job whose key is held the id of the holder, not created
 CREATE OR REPLACE FUNCTION /*schema.*/spawn(p_jobs text) RETURNS TABLE (id uuid, created boolean)
 LANGUAGE plpgsql

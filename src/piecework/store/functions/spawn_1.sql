@@ -4,8 +4,12 @@
 --          concurrency_key?, concurrency_limit?, trace_context?}]
 -- returns: text: null when all were created, else JSON array of [position from 0, id of the live job with its key]
 -- raises:  unique_violation, with the id as detail, when a job with a caller's id exists
+--
+-- It runs with the rights of its owner, so that a role may spawn that may do nothing else (docs/security.md): no dynamic SQL, a
+-- fixed search_path, and no word of other jobs but the id of who holds a key.
 CREATE OR REPLACE FUNCTION /*schema.*/spawn_1(p_jobs text) RETURNS text
 LANGUAGE plpgsql
+SECURITY DEFINER
 SET search_path = /*schema*/, pg_temp
 SET enable_seqscan = off
 SET enable_bitmapscan = off

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, cast
 
 import psycopg
 
-from piecework.store.connection import AsyncConnection, Connection, Wire
+from piecework.store.connection import AsyncConnection, Connection, Pins, Wire
 from piecework.store.statements import Statements
 from piecework.testing.memory.database import Database
 from piecework.testing.memory.rows import Transaction
@@ -41,11 +41,11 @@ class MemoryServer(Wire):
         self.listen = b"LISTEN " + statements.channel.encode()
         self.lock = threading.RLock()
 
-    async def connect(self, dsn: str, session: bytes) -> AsyncConnection:
+    async def connect(self, dsn: str, pins: Pins | None) -> AsyncConnection:
         """Open a connection for an event loop."""
         return cast("AsyncConnection", _AsyncConnection(self))
 
-    def connect_sync(self, dsn: str, session: bytes) -> Connection:
+    def connect_sync(self, dsn: str, pins: Pins) -> Connection:
         """Open a connection for a thread."""
         return cast("Connection", _BlockingConnection(self))
 

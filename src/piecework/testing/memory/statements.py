@@ -21,7 +21,7 @@ def _nothing(db: Database, txn: Transaction) -> Steps[Rows]:
 
 def _schema_state(db: Database, txn: Transaction) -> Steps[Rows]:
     yield None
-    return [(True, True, True, True)]
+    return [(True, True, True, True, True, True)]
 
 
 def _applied(db: Database, txn: Transaction) -> Steps[Rows]:
