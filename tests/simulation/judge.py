@@ -103,11 +103,12 @@ class Judge:
         order = job["priority"], job["run_at"], job["id"]
         # Whoever was claimed with it was free before. What is first and of a lane that gives no more keeps its place.
         free = [row for row in mates if row not in running or row in txn.before]
+        asked_at = (EPOCH + txn.began + self._database.skew) * 1e6 - 1000
         room = self._scenario.limits[key] - (len(mates) - len(free))
         first = [
             row for row in free
             if (row.committed["priority"], row.committed["run_at"], row.committed["id"]) < order
-            and row.committed["run_at"] <= job["claimed_at"] - 200_000
+            and row.committed["run_at"] <= asked_at
             and self._changed.get(row.committed["id"], 0.0) < txn.began and not row.locks
         ]  # fmt: skip
         if len(first) >= room:
@@ -207,7 +208,15 @@ class Judge:
 
     def _excused(self, run: Run) -> bool:
         """What nobody can promise: its process stood still, or it takes no notice of being stopped."""
-        return run.deaf or any(end >= run.began - 1 for begin, end in run.process.stalls)
+        return run.deaf or self._landed_at(run) is not None or any(end >= run.began - 1 for begin, end in run.process.stalls)
+
+    def _landed_at(self, run: Run) -> float | None:
+        """When the transaction in which a run ended its job was written: since then it waits for an answer."""
+        if not run.completes:
+            return None
+        effects = self._rows(self._database.effects)
+        whose = run.id, run.claim_no
+        return next((each["at"] / 1e6 for each in effects if (each["id"], each["claim_no"]) == whose), None)
 
     def ended(self, run: Run) -> None:
         """Note the end of a run."""
@@ -270,7 +279,7 @@ class Judge:
             if run.ended < float("inf") or run.completes:
                 # One that ended its job itself may have raised when the answer to its commit was lost.
                 well = run.how in ("returns", "reschedules", "fails") or run.completes
-                ended = EPOCH + min(run.ended, run.process.died_at)
+                ended = min(EPOCH + min(run.ended, run.process.died_at), self._landed_at(run) or float("inf"))
                 runs[run.id].append(Entry("ended", run.claim_no, run.process.name, ended, well))
         again = {(a["job_id"], a["claim_no"]) for a in self._rows(database.attempts) if a["move"] == "reschedule"}
         for effect in self._rows(database.effects):
