@@ -26,6 +26,9 @@ RUNNING_IN = 0.25
 """Part of a run before it counts: the first claim has happened, connections and statements are there."""
 ONE_BURST = 0.9
 """Where so large a part has run when it is first looked, all of the run counts."""
+NOT_IN_ROWS = ("concurrency limit", "order in a key")
+"""Rules that want the end of each run: a row has the moment of its settle, and jobs of one key that a worker ran one
+after the other are settled together. Tests with a ledger of the runs hold these."""
 NEAR = 0.05
 """Part of a run that lies at least between two readings of which a tenth's cost is made."""
 CALM, CALM_WITHIN = 0.03, 20.0
@@ -229,14 +232,15 @@ def end(ring: Ring, who: Contestant, dsn: str, workers: Sequence[Process], began
 
 
 def judge(dsn: str, *, slack: float = 0.0) -> None:
-    """See that no rule is broken in the whole history of a database of ours: keys, limits, order, claims and ends.
+    """See that no rule is broken in the whole history of a database of ours, as far as its rows tell.
 
     Args:
         slack: seconds between what a transaction wrote and its commit.
     """
     report = asyncio.run(check(dsn, terms=Terms(slack=slack)))
-    if not report.holds:
-        raise MeasureError(f"the history breaks {dict(report.counts)}: {report.violations[0]}")
+    if broken := [found for found in report.violations if found.rule not in NOT_IN_ROWS]:
+        counts = {rule: count for rule, count in report.counts.items() if rule not in NOT_IN_ROWS}
+        raise MeasureError(f"the history breaks {counts}: {broken[0]}")
 
 
 def tenths(run: Run) -> Figures:

@@ -96,7 +96,7 @@ def tables(dsn: str) -> Iterator[tuple[psycopg.Connection, psycopg.Connection]]:
 
 CALLS: dict[str, tuple[str, list[object]]] = {
     "claim": ("claim", [WORKER, ["default"], ["work"], [0], [50], 50]),
-    "claim with keys": ("claim_keyed", [WORKER, ["default"], ["work"], [0], [50], 50, 0]),
+    "claim with keys": ("claim_keyed", [WORKER, ["default"], ["work"], [0], [50], [1], 50, 0, 0]),
     "look": ("look", [WORKER, ["default"], ["work"]]),
 }
 

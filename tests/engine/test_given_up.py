@@ -14,6 +14,7 @@ from engine.helpers import SOON, count, moves, query, until, value
 from engine.ledger import Ledger
 
 from piecework import CurrentJob, Jobs
+from piecework.model.cursors import Place
 from piecework.model.lanes import Lane
 from piecework.store import claiming
 from piecework.store.claiming import WorkerGone
@@ -128,10 +129,10 @@ async def test_it_claims_again_whoever_of_claim_and_heartbeat_finds_out_first(
     claim, refused = claiming.claim, asyncio.Event()
 
     async def claim_late(
-        link: Link, worker_id: str, allotment: Sequence[tuple[Lane, int]], most: int
+        link: Link, worker_id: str, allotment: Sequence[tuple[Lane, int]], most: int, after: Place | None = None
     ) -> claiming.Claimed:
         try:
-            return await claim(link, worker_id, allotment, most)
+            return await claim(link, worker_id, allotment, most, after)
         except WorkerGone:
             refused.set()
             if first == "heartbeat":

@@ -217,8 +217,8 @@ def leftovers() -> list[str]:
     """Names of tasks and threads of a worker that should be gone."""
     tasks = [task.get_name() for task in asyncio.all_tasks()]
     for thread in threading.enumerate():
-        if thread.name == "job-sign-off":
-            thread.join(5)  # its answer is here, it is about to end
+        if thread.name in ("job-sign-off", "job-heartbeat-deadline"):
+            thread.join(5)  # its work is done, it is about to end
     threads = [thread.name for thread in threading.enumerate()]
     return [name for name in tasks + threads if name.startswith("job-") and name != "job-waiters"]
 

@@ -21,13 +21,15 @@ from piecework import CurrentJob, JobFunction, Jobs, Reschedule, RetrySettings
 QUICK = RetrySettings(min_backoff=timedelta(milliseconds=1), max_backoff=timedelta(milliseconds=10))
 
 
-def make(dsn: str, ledger: Ledger) -> tuple[Jobs, JobFunction, JobFunction]:
+def make(dsn: str, ledger: Ledger, *, quick: bool = False) -> tuple[Jobs, JobFunction, JobFunction]:
+    """Jobs that take 5 ms in the mean and fail now and then, or if `quick` no time and fail seldom."""
     jobs = Jobs(dsn)
 
     async def erratic(job: CurrentJob) -> Reschedule | None:
         with ledger.run_of(job):
-            await asyncio.sleep(random.random() * 0.01)
-            match random.randrange(12):
+            if not quick:
+                await asyncio.sleep(random.random() * 0.01)
+            match random.randrange(100 if quick else 12):
                 case 0:
                     raise RuntimeError("bad luck")
                 case 1:
@@ -51,4 +53,6 @@ def make(dsn: str, ledger: Ledger) -> tuple[Jobs, JobFunction, JobFunction]:
 if __name__ == "__main__":
     dsn, ledger, options = sys.argv[1:]
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(message)s")
-    make(dsn, Ledger(Path(ledger)))[0].run_worker(settings(**json.loads(options)))
+    given = json.loads(options)
+    quick = given.pop("quick", False)
+    make(dsn, Ledger(Path(ledger)), quick=quick)[0].run_worker(settings(**given))

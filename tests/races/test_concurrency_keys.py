@@ -6,6 +6,7 @@ import random
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,16 +17,16 @@ from races.keys_app import make
 from piecework import JobFunction, Jobs
 
 APP = Path(__file__).with_name("keys_app.py")
-ACCOUNTS = 500
+ACCOUNTS, BUSY_ACCOUNTS = 500, 40
 LEASE = 2.0
 
-Start = Callable[[], WorkerProcess]
+Start = Callable[..., WorkerProcess]
 
 
 class Fleet:
     """Worker processes, and the notes of their ends in the ledger."""
 
-    def __init__(self, ledger: Ledger, start: Start, size: int) -> None:
+    def __init__(self, ledger: Ledger, start: Callable[[], WorkerProcess], size: int) -> None:
         self._ledger = ledger
         self._start = start
         self.workers = [start() for _ in range(size)]
@@ -44,9 +45,11 @@ class Fleet:
 def start(dsn: str, ledger: Ledger, tmp_path: Path) -> AsyncIterator[Start]:
     started: list[WorkerProcess] = []
 
-    def start() -> WorkerProcess:
+    def start(**options: object) -> WorkerProcess:
         log = tmp_path / f"worker-{len(started)}.log"
-        started.append(WorkerProcess(dsn, ledger.path, log, app=APP, lease=LEASE, concurrency=50, grace=0.3))
+        started.append(
+            WorkerProcess(dsn, ledger.path, log, app=APP, lease=LEASE, concurrency=50, grace=0.3, **options)
+        )
         return started[-1]
 
     yield start  # type: ignore[misc]
@@ -55,10 +58,12 @@ def start(dsn: str, ledger: Ledger, tmp_path: Path) -> AsyncIterator[Start]:
     print(*(worker.log[-1500:] for worker in started), sep="\n---\n")
 
 
-async def spawn(jobs: Jobs, one: JobFunction, three: JobFunction, total: int) -> dict[str, tuple[int, int]]:
+async def spawn(
+    jobs: Jobs, one: JobFunction, three: JobFunction, total: int, size: int = ACCOUNTS
+) -> dict[str, tuple[int, int]]:
     """Spawn, the accounts in turns; returns key and limit of each job, in the order in which they were spawned."""
     spawned: dict[str, tuple[int, int]] = {}
-    accounts = list(range(ACCOUNTS))
+    accounts = list(range(size))
     while len(spawned) < total:
         random.shuffle(accounts)
         specs = [(three if n % 5 == 0 else one).spec(n) for n in accounts[: total - len(spawned)]]
@@ -110,14 +115,16 @@ def inversions(dsn: str, ledger: Ledger, spawned: dict[str, tuple[int, int]]) ->
     return found
 
 
-async def judged(dsn: str, ledger: Ledger, start: Start, total: int, kills: int, processes: int) -> None:
+async def judged(
+    dsn: str, ledger: Ledger, start: Start, total: int, kills: int, processes: int, *, quick: bool = False
+) -> None:
     seed = random.randrange(10**6)
     random.seed(seed)
     began = time.monotonic()
     jobs, one, three = make(dsn, ledger)
     async with jobs:
-        fleet = Fleet(ledger, start, processes)
-        spawned = await spawn(jobs, one, three, total)
+        fleet = Fleet(ledger, partial(start, quick=quick), processes)
+        spawned = await spawn(jobs, one, three, total, BUSY_ACCOUNTS if quick else ACCOUNTS)
         for kill in range(kills):
             goal = total * (kill + 1) // (kills + 2)
             await until(lambda goal=goal: count(dsn, "finished_jobs") >= goal, within=400)
@@ -141,6 +148,16 @@ async def test_twenty_thousand_jobs_over_five_hundred_keys_in_four_processes(
     dsn: str, ledger: Ledger, start: Start
 ) -> None:
     await judged(dsn, ledger, start, total=20_000, kills=6, processes=4)
+
+
+@pytest.mark.timeout(500)
+async def test_chains_of_short_jobs_in_four_processes(dsn: str, ledger: Ledger, start: Start) -> None:
+    await judged(dsn, ledger, start, total=20_000, kills=6, processes=4, quick=True)
+    together = query(
+        dsn, "SELECT max(count) FROM (SELECT count(*) FROM piecework.attempts a JOIN piecework.finished_jobs f "
+        "ON f.id = a.job_id WHERE a.move = 'rescue' AND f.concurrency_limit IS NULL "
+        "GROUP BY a.ended_at, f.concurrency_key) AS lost")  # fmt: skip
+    assert int(str(together[0][0])) > 1, "a worker was killed in the middle of a chain"
 
 
 async def test_the_judge_finds_a_breach_and_an_inversion(dsn: str, ledger: Ledger) -> None:

@@ -28,6 +28,10 @@ def holders(scene: Scene) -> dict[str, list[str]]:
 
 
 
+def parked(scene: Scene) -> list[str]:
+    return [str(row["id"]) for row in scene.rows("SELECT id FROM jobs WHERE parked")]
+
+
 async def test_a_claim_locks_no_job_of_a_key_in_another_workers_hands(scene: Scene) -> None:
     """That worker would pass over it, and take a later one."""
     [a, b] = await keyed(scene, *"ab")
@@ -35,7 +39,7 @@ async def test_a_claim_locks_no_job_of_a_key_in_another_workers_hands(scene: Sce
     neighbour, claiming = scene.session(), scene.session()
     neighbour.execute("SELECT FROM concurrency_keys WHERE concurrency_key = 'a' FOR NO KEY UPDATE")
     claiming.execute(
-        "SELECT claim_keyed_1($1::uuid, ARRAY['default'], ARRAY['work'], ARRAY[0::smallint], ARRAY[9], 9, 0)",
+        "SELECT claim_keyed_1($1::uuid, '{default}', '{work}', '{0}', '{9}', '{1}', 9, 0, 0)",
         [scene.worker()],
     )
     free = scene.rows("SELECT id FROM jobs FOR UPDATE SKIP LOCKED")
@@ -128,3 +132,19 @@ async def test_a_settle_waits_for_no_key_that_came_into_use_while_it_was_under_w
     assert holders(scene) == {"a": [first]}
     scene.sql.execute(scene.statements.sql("sweep_keys"))
     assert holders(scene) == {}
+
+
+async def test_a_key_whose_row_another_has_just_written_is_handed_on(scene: Scene) -> None:
+    """Who waits for the lock of a row gets the row as it is then, not as it was."""
+    first, _, other = await keyed(scene, *"aaa", concurrency_limit=2)
+    worker = scene.worker()
+    jobs = (await scene.claim_keyed(worker)).jobs
+    assert (jobs[0].id, parked(scene)) == (first, [other])
+    neighbour = scene.session()
+    neighbour.execute("UPDATE concurrency_keys SET running = running || gen_random_uuid()")
+    settling = asyncio.create_task(scene.settle(worker, *[completed(job, NOW, None) for job in jobs]))
+    await scene.until_blocked()
+    neighbour.commit()
+    assert await settling == ["landed", "landed"]
+    assert len(holders(scene)["a"]) == 1, "the neighbour's"
+    assert parked(scene) == []

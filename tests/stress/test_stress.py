@@ -148,6 +148,7 @@ def _plain(stage: Stage, who: Contestant) -> Iterator[Figures]:
     return beside_plain(stage, who, filling=Filling(keys=1_000), count=1_000)
 
 
+@pytest.mark.timeout(300)  # a server of its own, and four worker processes one after the other
 def test_a_shape_that_fails_is_reported_and_the_others_go_on() -> None:
     kept: list[float] = []
     stress = Stress(own_server, SMALL, [OURS])

@@ -28,6 +28,7 @@ from piecework import (
     MigrationsNeeded,
     NotOpen,
     WorkerSettings,
+    new_id,
 )
 from piecework.store.embedded import acquire, remove
 from piecework.work import database
@@ -317,10 +318,8 @@ def test_run_worker_works_until_it_is_told_to_stop(dsn: str, tmp_path: Path) -> 
 
 
 async def test_max_connections_is_a_limit(dsn: str) -> None:
-    jobs = Jobs(dsn, max_connections=2)
-    count = counting(jobs)
-    async with jobs:
-        await asyncio.gather(*(count.spawn(n) for n in range(40)))
+    async with Jobs(dsn, max_connections=2) as jobs:
+        await asyncio.gather(*(jobs.find(new_id()) for _ in range(40)))
         async with await psycopg.AsyncConnection.connect(dsn) as conn:
             others = await conn.execute(
                 "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "

@@ -50,10 +50,10 @@ def test_a_later_option_replaces_an_earlier_one_and_a_delay_replaces_a_run_at() 
 
 def test_an_id_is_made_or_taken() -> None:
     spec = bare.spec(1)
-    assert spec.new.id == str(spec.id)
+    assert spec.new.id == spec.id
     assert not spec.new.chosen
     chosen = bare.options(id=UUID(int=5)).spec(1)
-    assert (chosen.id, chosen.new.id, chosen.new.chosen) == (UUID(int=5), str(UUID(int=5)), True)
+    assert (chosen.id, chosen.new.id, chosen.new.chosen) == (UUID(int=5), UUID(int=5), True)
     assert chosen.job_type == "bare"
 
 

@@ -82,11 +82,11 @@ class Agenda:
             self._next_look = min(self._next_look, now + self._vain)
             self._vain = min(self._vain * 2, _IN_VAIN)
 
-    def postpone(self, lanes: Iterable[Lane], now: float) -> None:
-        """Leave lanes alone for a moment: their jobs are in other workers' hands."""
+    def postpone(self, lanes: Iterable[Lane], now: float, pause: float | None = None) -> None:
+        """Leave lanes alone for a moment, or for `pause` seconds: their jobs are in other workers' hands."""
         for lane in lanes:
             self.due.discard(lane)
-            self.expect(lane, now + _IN_HAND)
+            self.expect(lane, now + (_IN_HAND if pause is None else pause))
 
     def look_now(self) -> None:
         """Make the next look due: after a reconnect, a new job type, a declaration."""

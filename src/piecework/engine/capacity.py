@@ -60,18 +60,19 @@ class Capacity:
         """How many more jobs, or batches, of a type with a limit of its own may be claimed."""
         return max(limit - self._held[job_type], 0)
 
-    def reserve(self, job_type: str, *, in_thread: bool) -> None:
-        """Count a job that was claimed, or a batch, under the present name of its type."""
+    def reserve(self, unit: Held) -> None:
+        """Count a job, or a batch, under the present name of its type, and have it wait for its run."""
         self.held += 1
-        self._held[job_type] += 1
-        self._held_in_threads += in_thread
+        self._held[unit.registered.job_type] += 1
+        self._held_in_threads += unit.in_thread
+        self.waiting.append(unit)
 
-    def free(self, job_type: str, *, in_thread: bool, started: bool) -> None:
-        """Give back what a job had reserved."""
+    def free(self, unit: Held) -> None:
+        """Give back what a job, or a batch, had reserved."""
         self.held -= 1
-        self._held[job_type] -= 1
-        self._held_in_threads -= in_thread
-        self.started -= started
+        self._held[unit.registered.job_type] -= 1
+        self._held_in_threads -= unit.in_thread
+        self.started -= unit.started is not None
 
     def lasted(self, seconds: float) -> None:
         """Note how long a run took: prefetching follows from it."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from piecework.base.errors import DatabaseError
 from piecework.engine.agenda import Agenda
@@ -13,10 +12,10 @@ from piecework.engine.executor import Executor
 from piecework.engine.facts import listed
 from piecework.engine.held import Held
 from piecework.engine.idleness import Idleness
+from piecework.engine.keyed_claims import Brought, KeyedClaims
 from piecework.engine.planner import Planner
 from piecework.model.cursors import SLOW, Cursors, pause_after
 from piecework.model.horizon import Claims
-from piecework.model.job import ClaimedJob
 from piecework.model.lanes import Call, Lane
 from piecework.model.settings import WorkerSettings
 from piecework.store import claiming
@@ -29,7 +28,6 @@ _MOST = 500
 _GATHER = 0.005
 _STALE = 2.0
 _AUDIT_EVERY = 30.0
-_MOST_BEYOND = 10_000
 
 
 class Claimer:
@@ -57,7 +55,7 @@ class Claimer:
         self._planner = Planner(registry, executor.capacity)
         self._idleness = Idleness(settings.look_every.total_seconds())
         self._generation = -1
-        self._beyond = 0
+        self._keyed = KeyedClaims(link, registry, executor)
         self._stopping = False
         self._last_claim = float("-inf")
         self._next_audit = 0.0
@@ -186,7 +184,7 @@ class Claimer:
         now, longest = self._now(), self._idleness.longest
         self._agenda.looked(look.lanes, now, longest, calm=self._idleness.calm, pause=pause)
         self._cursors.forget_unused(now)
-        self.costs.slow_lanes = self._cursors.slow_lanes
+        self.costs.slow_lanes = tuple(self._cursors.slow_lanes)
         self._agenda.due |= hinted
         if look.owned > max(held, len(self._executor.held)):
             self._next_audit = 0.0
@@ -204,25 +202,24 @@ class Claimer:
             await self._sleep(self._agenda.next_event())
             return
         worker_id, left = self.worker_id, most
-        beyond, self._beyond = self._beyond, 0
+        self._keyed.begin()
         for call in planned:
             if left > 0 and worker_id == self.worker_id:
-                left -= await self._call(worker_id, call, left, beyond)
+                left -= await self._call(worker_id, call, left)
         if left <= 0:
             await self._stay_busy(worker_id)
 
-    async def _call(self, worker_id: str, call: Call, most: int, beyond: int) -> int:
+    async def _call(self, worker_id: str, call: Call, most: int) -> int:
         """Claim from lanes of one kind; return how many jobs were taken, or how many batches."""
         poll, most = self._executor.tracing.poll, most * call.batch
         asked = [(lane, min(count, max(_MOST // call.batch, 1)) * call.batch) for lane, count in call.asked]
-        began = self._now()
         if asked[0][0].keyed:
-            found = await poll(worker_id, most, claiming.claim_keyed(self._link, worker_id, asked, most, beyond))
-            self.costs.add(self._now() - began, len(found.jobs))
-            self._beyond = max(self._beyond, min(2 * found.passed, _MOST_BEYOND))
-            got = Counter(Lane(job.queue, job.job_type, job.priority, keyed=True) for job in found.jobs)
-            spent = [lane for lane, count in asked if got[lane] < count]
-            return self._take(worker_id, spent, found.jobs, more=found.again)
+            claimed = await self._keyed.claim(worker_id, asked, most, batched=call.batch > 1)
+            if claimed.took > 0:
+                self.costs.add(claimed.took, len(claimed.brought.jobs))
+            taken = self._take(worker_id, claimed.brought)
+            return most if taken >= claimed.most else taken
+        began = self._now()
         lanes = [lane for lane, _ in asked]
         after = self._cursors.after(lanes, began)
         claim = claiming.claim(self._link, worker_id, asked, most, after)
@@ -231,18 +228,14 @@ class Claimer:
         self.costs.add(now - began, len(jobs))
         spent = [lane for (lane, count), got in zip(asked, counts, strict=True) if got < min(count, most)]
         self._cursors.claimed(lanes, after, walk, jobs, now, short=bool(spent))
-        taken = self._take(worker_id, spent, jobs, more=len(jobs) == most)
+        taken = self._take(worker_id, Brought(jobs, spent, len(jobs) == most))
         for lane, at in self._cursors.unfinished(spent, after):
             self._agenda.expect(lane, at)
         return taken
 
-    def _take(self, worker_id: str, spent: Sequence[Lane], jobs: Sequence[ClaimedJob], *, more: bool) -> int:
-        """Hand claimed jobs over, and return how much capacity they take.
-
-        Args:
-            spent: the lanes that gave less than was asked of them.
-            more: they may have others besides.
-        """
+    def _take(self, worker_id: str, brought: Brought) -> int:
+        """Hand claimed jobs over, and return how much capacity they take."""
+        jobs, spent, more, places, pause = brought
         now = self._last_claim = self._now()
         if worker_id != self.worker_id:
             log.warning(
@@ -253,9 +246,9 @@ class Claimer:
         if not more:
             self._agenda.drained(spent, now, in_vain=not jobs)
         elif not jobs:
-            self._agenda.postpone(spent, now)
+            self._agenda.postpone(spent, now, pause)
         before = self._executor.capacity.held
-        self._executor.take(jobs, worker_id)
+        self._executor.take(jobs, worker_id, places)
         return self._executor.capacity.held - before
 
     async def _stay_busy(self, worker_id: str) -> None:

@@ -12,8 +12,10 @@ from piecework.base.latch import Latch
 from piecework.engine import reports
 from piecework.engine.batches import Batches
 from piecework.engine.capacity import Capacity
+from piecework.engine.chains import Chains
 from piecework.engine.completer import Completer
 from piecework.engine.held import Held, HeldBatch, Stop
+from piecework.engine.lines import Lines
 from piecework.engine.stopping import Stopping
 from piecework.engine.threads import Threads
 from piecework.engine.tracing import Tracing
@@ -21,6 +23,7 @@ from piecework.engine.verdicts import judge_end, judge_error, verified
 from piecework.model.job import ClaimedJob
 from piecework.model.settings import WorkerSettings
 from piecework.model.settlement import Settlement, cancelled, refused, released
+from piecework.store.claiming import Places
 from piecework.store.settling import Answer
 from piecework.work.claim_run import ClaimRun
 from piecework.work.current_job import CurrentJob
@@ -53,12 +56,15 @@ class Executor:
         self._freed = freed
         self._threads = Threads(settings.threads)
         self._batches = Batches(self, service.store.lending, service.statements)
+        self.chains = Chains(settings.prefetch, self._hand_back)
+        self._lines = Lines(self.capacity, self._batches, self.chains)
         self._stopping = Stopping(lambda held: self._ended(held, None, asyncio.CancelledError()))
         self._loop = asyncio.get_running_loop()
 
-    def take(self, jobs: Sequence[ClaimedJob], worker_id: str) -> None:
-        """Take claimed jobs in their order; those that do not fit the concurrency wait here."""
+    def take(self, jobs: Sequence[ClaimedJob], worker_id: str, places: Places | None = None) -> None:
+        """Take claimed jobs in their order. What does not fit the concurrency, or its key (`Chains.form`), waits."""
         self.tracing.refresh()
+        single: list[Held] = []
         batched: list[Held] = []
         for job in jobs:
             registered = self._registry.get(job.job_type)
@@ -74,18 +80,13 @@ class Executor:
                 self._drop(earlier)  # its settle has landed, or was lost with the claim: only the answer is not here
             held = Held(job, registered, worker_id)
             self.held[job.id] = held
-            if registered.batching is None:
-                self._reserve(held)
-            else:
-                batched.append(held)
+            (single if registered.batching is None else batched).append(held)
+        for held in single if places is None else self.chains.form(single, places):
+            self.capacity.reserve(held)
         for batch in self._batches.form(batched) if batched else ():
-            self._reserve(batch)
+            self.capacity.reserve(batch)
         # Not at once: the claimer sends its next claim first, and the server works while the runs begin here.
         self._loop.call_soon(self.start_waiting)
-
-    def _reserve(self, unit: Held) -> None:
-        self.capacity.reserve(unit.registered.job_type, in_thread=unit.in_thread)
-        self.capacity.waiting.append(unit)
 
     def start_waiting(self) -> None:
         """Begin the runs of waiting jobs as far as the concurrency allows."""
@@ -109,31 +110,28 @@ class Executor:
         if held is not None:
             del self.held[settlement.job.id]
             self._free(held)
+            self._pass_on(held)
         trace, worker_id = (None, "") if held is None else (held.trace, held.worker_id)
-        if settlement.sent is not None and answer == "landed before":
-            if settlement.surplus:
-                reports.surplus(settlement, worker_id)
-            settlement = settlement.sent
+        stands = reports.standing(settlement, answer, worker_id)
         if self.tracing.on:
-            self.tracing.settled(settlement, answer, trace, worker_id, self._completer.sent)
+            self.tracing.settled(stands, answer, trace, worker_id, self._completer.sent)
         if answer == "lost":
-            reports.lost(settlement, worker_id)
-        elif settlement.error is not None and trace is not None:
-            trace.context.run(reports.failed, settlement, worker_id)
-        elif settlement.error is not None:
-            reports.failed(settlement, worker_id)
-        return settlement
+            reports.lost(stands, worker_id)
+        elif stands.error is not None:
+            reports.failed(stands, worker_id, trace)
+        return stands
 
     def release_waiting(self) -> None:
         """Hand back every claim whose run has not begun."""
-        waiting = [*self.capacity.waiting, *self._batches.take_aside()]
-        self.capacity.waiting.clear()
-        for held in (claim for unit in waiting for claim in unit.claims):
+        self._hand_back(self._lines.take_all())
+
+    def _hand_back(self, claims: Sequence[Held]) -> None:
+        for held in claims:
             held.stop = "release"
-            self._completer.put(held.worker_id, released(held.job))
+            self.release(held.job, held.worker_id)
 
     def release(self, job: ClaimedJob, worker_id: str) -> None:
-        """Hand back a claim that this worker does not know."""
+        """Hand back a claim that is not, or no longer, in hand."""
         self._completer.put(worker_id, released(job))
 
     def stop_runs(self, what: Stop) -> None:
@@ -144,12 +142,11 @@ class Executor:
             if what == "drop":
                 unit.stop = what
         if what == "drop":
+            self._lines.take_all()
             for held in list(self.held.values()):
                 held.stop = what
                 if held.started is None:
                     self._drop(held)
-            self._batches.take_aside()
-            self.capacity.waiting.clear()
 
     def cancel(self, claims: Sequence[tuple[str, int]]) -> None:
         """Cancel jobs, by id and claim number; those that are not in hand, or have ended, are passed over."""
@@ -159,11 +156,8 @@ class Executor:
                 continue
             if held.started is None:
                 held.stop = "cancel"
-                if held.batch is None:
-                    self.capacity.waiting.remove(held)
-                else:
-                    self._batches.leave(held)
-                self._completer.put(held.worker_id, cancelled(held.job, None))
+                self._lines.leave(held)
+                self.settle(held, cancelled(held.job, None))
             elif held.running:
                 reports.to_be_cancelled(held.job)
                 if held.batch is None or self._batches.cancel(held):
@@ -178,6 +172,7 @@ class Executor:
         """Let the idle threads and the timer go."""
         self._threads.close()
         self._stopping.close()
+        self.chains.close()
 
     def _start(self, unit: Held) -> None:
         self.capacity.started += 1
@@ -205,7 +200,7 @@ class Executor:
         if job.failures or job.crashes:
             settlement = refused(job, registered.retry, self._settings.max_crashes)
         if settlement is not None:
-            self._completer.put(held.worker_id, settlement)
+            self.settle(held, settlement)
             return None
         open_run = functools.partial(
             ClaimRun, self._service, job, registered, held.worker_id, held.started, self._loop.time
@@ -221,6 +216,8 @@ class Executor:
         return call
 
     async def _run(self, held: Held, call: Callable[[], Coroutine[object, object, object]]) -> None:
+        if held.job.concurrency_key is not None:
+            held.stepped = self._loop.time()
         try:
             value = await call()
         except GeneratorExit:
@@ -243,7 +240,10 @@ class Executor:
         held.running = False
         if held.deadline is not None:
             self._stopping.ended(held)
-        self.capacity.lasted(self._loop.time() - held.started)
+        now = self._loop.time()
+        self.capacity.lasted(now - held.started)
+        if held.job.concurrency_key is not None:
+            self.chains.lasted(held.registered.job_type, now - (held.stepped or held.started))
         if self.shutdown.is_set():
             self._freed()
         if isinstance(held, HeldBatch):
@@ -252,6 +252,7 @@ class Executor:
             self._batches.conclude(held, value, error)
         else:
             self.conclude(held, value, error)
+        self.start_waiting()
 
     def conclude(self, held: Held, value: object, error: BaseException | None) -> None:
         """Settle a claim as what its run returned or raised says, unless it is another worker's by now."""
@@ -265,26 +266,32 @@ class Executor:
     def settle(self, held: Held, settlement: Settlement, error: BaseException | None = None) -> None:
         """Hand the end of a run to the completer."""
         if settlement.sent is not None:
-            self._loop.call_later(_UNSETTLED_FOR_LONG, self._name_unsettled, held)
+            self._loop.call_later(_UNSETTLED_FOR_LONG, reports.unsettled, held, self.held)
         if held.trace is not None:
             told = settlement if error is not None or settlement.sent is None else settlement.sent
             self.tracing.ended(held.trace, told)
         self._completer.put(held.worker_id, settlement)
+        if settlement.sent is None:
+            self._pass_on(held)
 
-    def _name_unsettled(self, held: Held) -> None:
-        if self.held.get(held.job.id) is held:
-            reports.unsettled(held.job, held.worker_id)
+    def _pass_on(self, held: Held) -> None:
+        """Let the next one of a chain take the place of a run that has ended: its settle need not have landed."""
+        if held.chain is not None and (following := self.chains.following(held)) is not None:
+            self.capacity.reserve(following)
 
     def _drop(self, held: Held) -> None:
         """Forget a claim that is another worker's now."""
         if self.held.get(held.job.id) is held:
             del self.held[held.job.id]
             self._free(held)
+            self._pass_on(held)
             self._freed()
         if held.trace is not None:
             self.tracing.ended(held.trace, None)
 
     def _free(self, held: Held) -> None:
+        if held.waits:
+            return
         unit = held.batch or held
         if isinstance(unit, HeldBatch):
             unit.left -= 1
@@ -292,4 +299,4 @@ class Executor:
                 return
             if unit.started is not None:
                 self._batches.freed(unit)
-        self.capacity.free(unit.registered.job_type, in_thread=unit.in_thread, started=unit.started is not None)
+        self.capacity.free(unit)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from piecework.engine.deadlines import Deadline
@@ -17,12 +19,21 @@ Stop: TypeAlias = Literal["release", "drop", "cancel", "timeout"]
 cancelled the job, or the run took too long."""
 
 
+@dataclass(slots=True, eq=False)
+class Chain:
+    """Claims of one concurrency key that wait for their turn."""
+
+    line: deque[Held]
+    moved: float
+    """When one of them was the last to get its turn, in the seconds of the loop."""
+
+
 class Held:
     """A claim, from its landing until its settle landed."""
 
     __slots__ = (
-        "batch", "current", "deadline", "ended", "in_thread", "job", "registered", "running", "started", "stop", "task",
-        "trace", "worker_id",
+        "batch", "chain", "current", "deadline", "ended", "in_thread", "job", "registered", "running", "started",
+        "stepped", "stop", "task", "trace", "waits", "worker_id",
     )  # fmt: skip
 
     def __init__(self, job: ClaimedJob, registered: RegisteredJob, worker_id: str) -> None:
@@ -33,6 +44,8 @@ class Held:
         self.current: CurrentJob | None = None
         self.trace: RunTrace | None = None
         self.started: float | None = None
+        self.stepped: float | None = None
+        """When its task made its first step: the loop may have had other things to do before."""
         self.running = False
         self.ended = False
         """Whether its batch has ended the job in a transaction, and goes on."""
@@ -43,6 +56,10 @@ class Held:
         """Of its timeout, and when it was stopped, of our patience."""
         self.batch: HeldBatch | None = None
         """Which it runs in."""
+        self.chain: Chain | None = None
+        """Whose next job takes its place when it has ended, or in which it waits."""
+        self.waits = False
+        """Whether it waits in its chain, or has left it without a place: then it holds no capacity."""
 
     @property
     def returns_soon(self) -> bool:

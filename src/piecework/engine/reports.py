@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from datetime import timedelta
 
 from piecework.engine.facts import attempt_of, facts_of, failure_facts
+from piecework.engine.held import Held
+from piecework.engine.tracing import RunTrace
 from piecework.model.job import ClaimedJob
 from piecework.model.settlement import Settlement
+from piecework.store.settling import Answer
 
 log = logging.getLogger("piecework.job")
 
 
-def failed(settlement: Settlement, worker_id: str) -> None:
+def failed(settlement: Settlement, worker_id: str, trace: RunTrace | None) -> None:
+    if trace is None:
+        _failed(settlement, worker_id)
+    else:
+        trace.context.run(_failed, settlement, worker_id)
+
+
+def _failed(settlement: Settlement, worker_id: str) -> None:
     job, error = settlement.job, settlement.error
     assert error is not None
     delay = settlement.delay or timedelta(0)
@@ -32,19 +43,28 @@ def lost(settlement: Settlement, worker_id: str) -> None:
     )  # fmt: skip
 
 
-def surplus(settlement: Settlement, worker_id: str) -> None:
-    job = settlement.job
-    log.warning(
-        "job %s (%s) %s after its completion was committed: that stays, and nothing else is stored",
-        job.id, job.job_type, settlement.surplus, extra=facts_of(job, worker_id),
-    )  # fmt: skip
+def standing(settlement: Settlement, answer: Answer, worker_id: str) -> Settlement:
+    """Return how the job has ended: as its run ended it in a transaction, where that was committed."""
+    if settlement.sent is None or answer != "landed before":
+        return settlement
+    if settlement.surplus:
+        job = settlement.job
+        log.warning(
+            "job %s (%s) %s after its completion was committed: that stays, and nothing else is stored",
+            job.id, job.job_type, settlement.surplus, extra=facts_of(job, worker_id),
+        )  # fmt: skip
+    return settlement.sent
 
 
-def unsettled(job: ClaimedJob, worker_id: str) -> None:
+def unsettled(claim: Held, held: Mapping[str, Held]) -> None:
+    """Name a claim if it is held still."""
+    job = claim.job
+    if held.get(job.id) is not claim:
+        return
     log.warning(
         "job %s (%s) has returned, and the transaction in which it completed is still open, or the database is away: "
         "its capacity stays taken until that is known",
-        job.id, job.job_type, extra=facts_of(job, worker_id),
+        job.id, job.job_type, extra=facts_of(job, claim.worker_id),
     )  # fmt: skip
 
 

@@ -36,7 +36,7 @@ class Claims:
     worst: float = 0.0
     slow: int = 0
     """How many took longer than `SLOW_CLAIM`."""
-    slow_lanes: Sequence[SlowLane] = ()
+    slow_lanes: tuple[SlowLane, ...] = ()
     """Those that have a cursor now."""
 
     def add(self, seconds: float, jobs: int) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from operator import attrgetter
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 import psycopg
@@ -16,7 +16,9 @@ from piecework.store.link import Link
 
 _order = attrgetter("priority", "run_at", "id")
 _decode_jobs = msgspec.json.Decoder(list[ClaimedJob]).decode
-_decode_keyed = msgspec.json.Decoder(tuple[list[ClaimedJob] | None, bool, int]).decode
+_decode_keyed = msgspec.json.Decoder(
+    tuple[list[ClaimedJob] | None, bool, int, list[tuple[str, str, int]] | None]
+).decode
 _decode_look = msgspec.json.Decoder(tuple[list[tuple[str, str, int, bool, int]] | None, int, int, int, int]).decode
 
 
@@ -91,6 +93,21 @@ async def claim(
     return Claimed(jobs, counts, Walk(passed, took / 1e6))
 
 
+class Chains(NamedTuple):
+    """Jobs of one concurrency key that are claimed at once, to be run one after the other."""
+
+    lengths: Mapping[str, int]
+    """How many of a key at most, by job type; of others as many as its limit allows."""
+    room: int
+    """How many jobs that have to wait for others of their key may be taken in all."""
+
+
+NO_CHAINS = Chains({}, 0)
+
+Places: TypeAlias = Mapping[tuple[str, str], int]
+"""How many jobs of a key, (queue, concurrency key), may run at once, where it is more than one. Others are a chain."""
+
+
 class Keyed(NamedTuple):
     """What a claim of jobs with concurrency keys answered."""
 
@@ -98,29 +115,37 @@ class Keyed(NamedTuple):
     """What this worker now holds, ordered by (priority, run_at, id)."""
     again: bool
     """Whether a further claim may find more: jobs were parked, or keys were in other workers' hands for a moment."""
-    passed: int = 0
+    passed: int
     """How many due jobs were passed over, since somebody's open transaction holds their rows."""
+    places: Places
 
 
 async def claim_keyed(
-    link: Link, worker_id: str, allotment: Sequence[tuple[Lane, int]], most: int, beyond: int = 0
+    link: Link,
+    worker_id: str,
+    allotment: Sequence[tuple[Lane, int]],
+    most: int,
+    chains: Chains = NO_CHAINS,
+    beyond: int = 0,
 ) -> Keyed:
     """Take up to `most` due jobs with concurrency keys, as far as the limits of the keys allow (invariant A).
 
     Args:
+        chains: which jobs are taken besides, to be run one after the other.
         beyond: so many more jobs of each lane are looked at, since those in front may be locked.
 
     Raises:
         WorkerGone, DatabaseUnreachable: as `claim`.
     """
     try:
-        answer = await link.value("claim_keyed", worker_id, *_lanes(allotment), most, beyond)
+        lengths = [chains.lengths.get(lane.job_type, 1) for lane, _ in allotment]
+        answer = await link.value("claim_keyed", worker_id, *_lanes(allotment), lengths, most, chains.room, beyond)
     except psycopg.errors.NoDataFound:
         raise WorkerGone(worker_id) from None
     if answer is None:
-        return Keyed([], False)
-    jobs, again, passed = _decode_keyed(str(answer))
-    return Keyed(sorted(jobs or (), key=_order), again, passed)
+        return Keyed([], False, 0, {})
+    jobs, again, passed, places = _decode_keyed(str(answer))
+    return Keyed(sorted(jobs or (), key=_order), again, passed, {(queue, key): n for queue, key, n in places or ()})
 
 
 def _lanes(allotment: Sequence[tuple[Lane, int]]) -> tuple[list[str], list[str], list[int], list[int]]:

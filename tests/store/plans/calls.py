@@ -15,10 +15,12 @@ from store.plans.tables import ASKED, STATEMENTS, WORKERS, Tables
 from piecework.base.ids import new_id
 from piecework.model.lanes import Lane
 from piecework.store import claiming
+from piecework.store.claiming import Chains
 from piecework.store.link import Link
 from support.scene import KEYED_LANE, LANE
 
 Kind = Literal["own", "bare", "indexable"]
+CHAINED_LANE = Lane("default", "chained", 0, keyed=True)
 PREFIXES: dict[Kind, str] = {"own": "", "bare": "bare_", "indexable": "indexable_"}
 
 
@@ -141,6 +143,9 @@ CALLS = [
     Call("spawn with keys", "spawn", lambda t: [with_keys(ASKED)], ways="jobs_unique_key"),
     Call("claim of jobs with concurrency keys", "claim_keyed", through(lambda link: claiming.claim_keyed(
         link, WORKERS["other"], [(KEYED_LANE, ASKED)], ASKED)), share=20, keyed=True, higher=10,
+        ways="jobs_key_lane jobs_key_order jobs_parked"),
+    Call("claim of a chain", "claim_keyed", through(lambda link: claiming.claim_keyed(
+        link, WORKERS["other"], [(CHAINED_LANE, 1)], 1, Chains({"chained": ASKED}, ASKED))), keyed=True, higher=10,
         ways="jobs_key_lane jobs_key_order jobs_parked"),
     Call("complete with concurrency keys", "settle_keyed", settle_keyed("complete"), share=20, keyed=True, higher=20,
          ways="jobs_key_order jobs_parked"),

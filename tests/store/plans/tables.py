@@ -73,7 +73,7 @@ class Tables:
         )  # fmt: skip
 
     def _fill_keys(self, rows: int) -> None:
-        """Jobs with keys: due, each its own; many parked behind one; running, with siblings that are parked."""
+        """Jobs with keys: due, each its own; parked behind one; running, siblings parked; due and of one free key."""
         jobs = (
             "INSERT INTO jobs (id, run_at, job_type, config, concurrency_key, parked, worker_id, claim_no) "
             "SELECT gen_random_uuid(), clock_timestamp() - interval '1 h', 'work', '{}', "
@@ -82,6 +82,9 @@ class Tables:
         self.ids(jobs + "gen_random_uuid(), false, NULL, 0" + many, rows)
         self.ids(jobs + "'hot', true, NULL, 0" + many, rows)
         self.ids(jobs + "'hot', false, %s, 3" + many, WORKERS["keyed"], 1)
+        chained = jobs.replace("'work'", "'chained'") + "'long', n %% 2 = 0, NULL, 0"
+        self.ids(chained + many, rows)
+        self.ids(chained.replace("- interval", "+ interval") + many, rows)
         self.keyed = self.ids(jobs + "gen_random_uuid(), false, %s, 3" + many, WORKERS["keyed"], rows // 4)
         self.ids(jobs + "gen_random_uuid(), false, %s, 3" + many, WORKERS["dead with keys"], ASKED)
         self.sql.execute(

@@ -21,6 +21,7 @@ DECLARE
     v_id uuid;
     v_queues text[];
     v_keys text[];
+    v_rows tid[];
 BEGIN
     -- All that follows is decided under the locks of the rows: a settle that gives a job back and a request for it see
     -- each other, in whatever order they come. LIMIT 1 keeps a look-up by id one, whatever the statistics say.
@@ -59,7 +60,7 @@ BEGIN
                   SELECT j.queue, j.concurrency_key FROM jobs j WHERE j.id = u.id AND j.worker_id IS NULL LIMIT 1) AS j
               WHERE j.concurrency_key IS NOT NULL) AS key;
         IF v_keys IS NOT NULL THEN
-            PERFORM lock_keys_1(v_queues, v_keys);
+            v_rows := lock_keys_1(v_queues, v_keys);
         END IF;
     END IF;
 
@@ -87,9 +88,7 @@ BEGIN
         DELETE FROM execution_states WHERE job_id = ANY (ARRAY(SELECT h.id FROM held h)))
     SELECT h.id, 'cancelled' FROM held h;
 
-    IF v_keys IS NOT NULL THEN
-        PERFORM free_keys_1(v_queues, v_keys, '{}');
-    END IF;
+    PERFORM free_keys_1(v_rows, '{}', true);
 
     IF pg_relation_size('cancel_requests') > 0 THEN
         DELETE FROM cancel_requests c

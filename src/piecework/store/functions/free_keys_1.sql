@@ -1,10 +1,11 @@
--- Bring concurrency keys in line after jobs have left them: who does not run holds none, and as many of the parked as there is
--- room for come back into their lanes, the first ones in the order (priority, run_at, id) of all that are due. The caller
--- has locked the rows of the keys, in one order (invariants A and D). A key that had no row then, and has one in other
--- hands now, is left to these.
--- params:  $1 queues text[], $2 keys text[], $3 gone uuid[] (no longer holders, unless they run)
+-- Bring concurrency keys in line after jobs have left them: who does not run holds none, as many of the parked as there is
+-- room for come back into their lanes, the first ones in the order (priority, run_at, id) of all that are due, and the row of
+-- a key that nobody holds or waits for goes. The caller has locked the rows by statements before, and has not written them:
+-- a key that had no row then, and has one in other hands now, is left to these (invariants A and D).
+-- params:  $1 rows tid[] (of functions/lock_keys_1.sql), $2 gone uuid[] (no longer holders, unless they run),
+--          $3 ended boolean: none of the gone runs, so that they need not be looked for
 -- returns: text: null, or JSON array of the lanes [queue, job_type, priority] into which jobs came back
-CREATE OR REPLACE FUNCTION /*schema.*/free_keys_1(p_queues text[], p_keys text[], p_gone uuid[]) RETURNS text
+CREATE OR REPLACE FUNCTION /*schema.*/free_keys_1(p_rows tid[], p_gone uuid[], p_ended boolean) RETURNS text
 LANGUAGE plpgsql
 SET search_path = /*schema*/, pg_temp
 SET enable_seqscan = off
@@ -18,47 +19,47 @@ DECLARE
     v_limited boolean := EXISTS (SELECT FROM limits WHERE scope = 'concurrency_key');
     v_queues text[];
     v_keys text[];
-    v_gone uuid[];
+    v_running integer[];
     v_lanes jsonb;
 BEGIN
-    SELECT array_agg(k.queue), array_agg(k.concurrency_key) INTO v_queues, v_keys
-    FROM unnest(p_queues, p_keys) AS u (queue, key)
-    CROSS JOIN LATERAL (
-        SELECT k.queue, k.concurrency_key FROM concurrency_keys k
-        WHERE k.queue = u.queue AND k.concurrency_key = u.key FOR NO KEY UPDATE SKIP LOCKED) AS k;
-    IF v_keys IS NULL THEN
+    IF p_rows IS NULL THEN
         RETURN NULL;
     END IF;
-    v_gone := ARRAY(
-        SELECT u.id FROM unnest(p_gone) AS u (id)
-        WHERE (SELECT true FROM jobs j WHERE j.id = u.id AND j.worker_id IS NOT NULL) IS NULL);
-    IF cardinality(v_gone) > 0 THEN
-        -- Of rows that are there, so that nothing is inserted. No UPDATE ... FROM: see claim_keyed_1.
-        INSERT INTO concurrency_keys AS k (queue, concurrency_key)
-        SELECT k.queue, k.concurrency_key FROM unnest(v_queues, v_keys) AS u (queue, key)
-        CROSS JOIN LATERAL (
-            SELECT k.queue, k.concurrency_key, k.running FROM concurrency_keys k
-            WHERE k.queue = u.queue AND k.concurrency_key = u.key LIMIT 1) AS k
-        WHERE k.running && v_gone
-        ON CONFLICT (queue, concurrency_key)
-            DO UPDATE SET running = ARRAY(SELECT r FROM unnest(k.running) AS r WHERE r <> ALL (v_gone));
+    IF NOT p_ended THEN
+        -- By its id alone: asked for its worker as well, the planner may walk all that run.
+        p_gone := ARRAY(
+            SELECT u.id FROM unnest(p_gone) AS u (id)
+            WHERE (SELECT j.worker_id FROM jobs j WHERE j.id = u.id LIMIT 1) IS NULL);
+    END IF;
+    -- NOT IN, which is a look-up in a table made once, where <> ALL compares each with each.
+    WITH found AS MATERIALIZED (
+        SELECT k.ctid AS tid, k.queue, k.concurrency_key, k.running,
+               ARRAY(SELECT r FROM unnest(k.running) AS r WHERE r NOT IN (SELECT u FROM unnest(p_gone) AS u)) AS staying,
+               (SELECT true FROM jobs j
+                WHERE j.queue = k.queue AND j.concurrency_key = k.concurrency_key AND j.parked LIMIT 1) AS waited_for
+        FROM concurrency_keys k WHERE k.ctid = ANY (p_rows)),
+    dropped AS (
+        DELETE FROM concurrency_keys WHERE ctid = ANY (ARRAY(
+            SELECT f.tid FROM found f WHERE f.staying = '{}' AND f.waited_for IS NULL))),
+    written AS (
+        UPDATE concurrency_keys k SET running = f.staying FROM found f
+        WHERE k.ctid = f.tid AND f.staying <> f.running AND (f.staying <> '{}' OR f.waited_for))
+    SELECT array_agg(f.queue), array_agg(f.concurrency_key), array_agg(cardinality(f.staying))
+    INTO v_queues, v_keys, v_running FROM found f WHERE f.waited_for;
+    IF v_keys IS NULL THEN
+        RETURN NULL;
     END IF;
 
     WITH freed AS (
         UPDATE jobs SET parked = false WHERE ctid = ANY (ARRAY(
             SELECT head.tid
-            FROM (SELECT u.queue, u.key FROM unnest(v_queues, v_keys) AS u (queue, key)
-                  -- Most keys have nobody waiting.
-                  WHERE (SELECT true FROM jobs j
-                         WHERE j.queue = u.queue AND j.concurrency_key = u.key AND j.parked LIMIT 1)) AS u
+            FROM unnest(v_queues, v_keys, v_running) AS u (queue, key, running)
             CROSS JOIN LATERAL (
                 SELECT coalesce(
                     CASE WHEN v_limited THEN concurrency_limit_1(u.queue, u.key) END,
                     (SELECT j.concurrency_limit FROM jobs j
                      WHERE j.queue = u.queue AND j.concurrency_key = u.key AND j.worker_id IS NULL AND j.run_at <= v_now
-                     ORDER BY j.priority, j.run_at, j.id LIMIT 1), 1)
-                    - coalesce((SELECT cardinality(k.running) FROM concurrency_keys k
-                                WHERE k.queue = u.queue AND k.concurrency_key = u.key LIMIT 1), 0) AS count) AS room
+                     ORDER BY j.priority, j.run_at, j.id LIMIT 1), 1) - u.running AS count) AS room
             CROSS JOIN LATERAL (
                 SELECT j.ctid AS tid, j.parked FROM jobs j
                 WHERE j.queue = u.queue AND j.concurrency_key = u.key AND j.worker_id IS NULL AND j.run_at <= v_now
@@ -67,7 +68,6 @@ BEGIN
         RETURNING queue, job_type, priority)
     SELECT jsonb_agg(DISTINCT jsonb_build_array(f.queue, f.job_type, f.priority)) INTO v_lanes FROM freed f;
 
-    PERFORM drop_unused_keys_1(v_queues, v_keys);
     -- Read after the rows are written (invariant F).
     IF v_lanes IS NOT NULL AND EXISTS (SELECT FROM idle_workers) THEN
         PERFORM pg_notify(/*channel*/, (lane || jsonb_build_array('[]'::jsonb, true))::text)

@@ -18,6 +18,7 @@ DECLARE
     v_run_at timestamptz;
     v_queues text[];
     v_keys text[];
+    v_rows tid[];
 BEGIN
     -- Its row is the arbiter between two rescuers, and is gone only when all its jobs are taken back.
     PERFORM FROM workers w WHERE w.id = p_dead AND w.beat_no = p_beat_no FOR UPDATE SKIP LOCKED;
@@ -29,7 +30,7 @@ BEGIN
         SELECT array_agg(key.queue), array_agg(key.concurrency_key) INTO v_queues, v_keys
         FROM (SELECT DISTINCT j.queue, j.concurrency_key FROM jobs j
               WHERE j.worker_id = p_dead AND j.concurrency_key IS NOT NULL) AS key;
-        PERFORM lock_keys_1(v_queues, v_keys);
+        v_rows := lock_keys_1(v_queues, v_keys);
     END IF;
     -- In the order of their ids, and by an expression that no index has: else the planner may walk the primary key.
     FOR v_job IN
@@ -56,9 +57,7 @@ BEGIN
             SELECT c.job_id FROM cancel_requests c
             WHERE c.job_id = ANY (ARRAY(SELECT (r->>0)::uuid FROM unnest(v_rescued) AS r)) ORDER BY c.job_id), true);
     END IF;
-    IF v_keys IS NOT NULL THEN
-        PERFORM free_keys_1(v_queues, v_keys, ARRAY(SELECT (r->>0)::uuid FROM unnest(v_rescued) AS r));
-    END IF;
+    PERFORM free_keys_1(v_rows, ARRAY(SELECT (r->>0)::uuid FROM unnest(v_rescued) AS r), true);
     DELETE FROM idle_workers i WHERE i.worker_id = p_dead;
     DELETE FROM workers w WHERE w.id = p_dead AND NOT EXISTS (SELECT FROM jobs j WHERE j.worker_id = p_dead);
     IF NOT FOUND THEN

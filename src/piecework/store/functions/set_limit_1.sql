@@ -30,8 +30,7 @@ BEGIN
       AND (k.concurrency_key = v_name
            OR (right(v_name, 1) = '*' AND starts_with(k.concurrency_key, left(v_name, -1))));
     IF v_keys IS NOT NULL THEN
-        PERFORM lock_keys_1(v_queues, v_keys);
-        PERFORM free_keys_1(v_queues, v_keys, '{}');
+        PERFORM free_keys_1(lock_keys_1(v_queues, v_keys), '{}', true);
     END IF;
 END
 $$;

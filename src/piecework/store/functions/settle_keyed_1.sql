@@ -10,16 +10,10 @@ LANGUAGE plpgsql
 SET search_path = /*schema*/, pg_temp
 AS $$
 DECLARE
-    v_answers text;
-    v_lanes text;
-    v_queues text[];
-    v_keys text[];
+    v_rows tid[] := lock_keys_1(p_queues, p_keys);
+    v_answers text := settle_1(p_worker, p_ids, p_claim_nos, p_moves, p_ages, p_details);
 BEGIN
-    PERFORM lock_keys_1(p_queues, p_keys);
-    v_answers := settle_1(p_worker, p_ids, p_claim_nos, p_moves, p_ages, p_details);
-    SELECT array_agg(d.queue), array_agg(d.key) INTO v_queues, v_keys
-    FROM (SELECT DISTINCT u.queue, u.key FROM unnest(p_queues, p_keys) AS u (queue, key)) AS d;
-    v_lanes := free_keys_1(v_queues, v_keys, p_ids);
-    RETURN json_build_array(v_answers::json, v_lanes::json)::text;
+    -- No answer: all have landed, and none of them runs.
+    RETURN json_build_array(v_answers::json, free_keys_1(v_rows, p_ids, v_answers IS NULL)::json)::text;
 END
 $$;

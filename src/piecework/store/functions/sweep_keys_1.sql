@@ -17,10 +17,10 @@ DECLARE
     v_count integer := 0;
 BEGIN
     FOR v_key IN
-        SELECT k.queue, k.concurrency_key, k.running FROM concurrency_keys k
+        SELECT k.ctid AS tid, k.running FROM concurrency_keys k
         WHERE k.running = '{}' OR EXISTS (
             SELECT FROM unnest(k.running) AS r
-            WHERE (SELECT true FROM jobs j WHERE j.id = r AND j.worker_id IS NOT NULL) IS NULL)
+            WHERE (SELECT j.worker_id FROM jobs j WHERE j.id = r LIMIT 1) IS NULL)
            OR (SELECT true FROM jobs j
                WHERE j.queue = k.queue AND j.concurrency_key = k.concurrency_key AND j.parked LIMIT 1)
            AND (SELECT bool_or(head.parked) FROM (
@@ -35,7 +35,7 @@ BEGIN
                      ORDER BY j.priority, j.run_at, j.id LIMIT 1), 1) - cardinality(k.running))) AS head)
         ORDER BY k.queue, k.concurrency_key FOR NO KEY UPDATE SKIP LOCKED
     LOOP
-        PERFORM free_keys_1(ARRAY[v_key.queue], ARRAY[v_key.concurrency_key], v_key.running);
+        PERFORM free_keys_1(ARRAY[v_key.tid], v_key.running, false);
         v_count := v_count + 1;
     END LOOP;
     RETURN v_count;
