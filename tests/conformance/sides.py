@@ -18,6 +18,7 @@ from piecework.model.lanes import Lane
 from piecework.model.settlement import Settlement
 from piecework.model.snapshot import JobSnapshot
 from piecework.store import claiming, settling, turning
+from piecework.store.claiming import Chains
 from piecework.store.link import DatabaseHealth, Link
 from piecework.store.liveness import Pulse, WorkerRow
 from piecework.store.run_writes import Request
@@ -71,11 +72,13 @@ class Side:
         self.taken = jobs
         return [_claim(job) for job in jobs], counts
 
-    async def claim_keyed(self, worker: str, lanes: list[tuple[Lane, int]], most: int, beyond: int) -> object:
+    async def claim_keyed(
+        self, worker: str, lanes: list[tuple[Lane, int]], most: int, chains: Chains, beyond: int
+    ) -> object:
         self.taken = []
-        jobs, again, passed = await claiming.claim_keyed(self.link, worker, lanes, most, beyond)
+        jobs, again, passed, places = await claiming.claim_keyed(self.link, worker, lanes, most, chains, beyond)
         self.taken = jobs
-        return [_claim(job) for job in jobs], again, passed
+        return [_claim(job) for job in jobs], again, passed, dict(places)
 
     async def settle(self, worker: str, settlements: Sequence[Settlement]) -> object:
         answers, lanes = await settling.settle(self.link, worker, settlements, NOW)

@@ -12,6 +12,7 @@ from piecework.base.ids import new_id
 from piecework.model.job import ClaimedJob, NewJob
 from piecework.model.lanes import Lane
 from piecework.model.settlement import completed, released
+from piecework.store.claiming import NO_CHAINS
 
 PLAIN, KEYED = Lane("default", "a", 0), Lane("default", "a", 0, keyed=True)
 
@@ -29,7 +30,7 @@ async def worker(side: Side) -> str:
 
 async def claimed(side: Side, worker: str, lane: Lane = PLAIN, most: int = 10) -> list[ClaimedJob]:
     if lane.keyed:
-        await side.claim_keyed(worker, [(lane, most)], most, 0)
+        await side.claim_keyed(worker, [(lane, most)], most, NO_CHAINS, 0)
     else:
         await side.claim(worker, [(lane, most)], most)
     return list(side.taken)

@@ -17,6 +17,7 @@ from piecework.model.lanes import Lane
 from piecework.model.retry import RetrySettings
 from piecework.model.settlement import Settlement, cancelled, completed, failed, released, rescheduled
 from piecework.store import run_writes
+from piecework.store.claiming import NO_CHAINS, Chains
 
 QUEUES, TYPES, KEYS = ("default", "q"), ("a", "b"), ("k", "l", "m:1")
 STEPS = 70
@@ -109,7 +110,8 @@ class Walk:
     async def claim_keyed(self) -> None:
         worker = await self.worker()
         lanes, most, beyond = self.lanes(keyed=True), self.chance.randint(1, 6), self.chance.choice((0, 0, 2))
-        await self.ask("claim_keyed", worker, lanes, most, beyond)
+        chains = self.chance.choice((NO_CHAINS, Chains({"a": 3}, 2), Chains({"a": 4, "b": 2}, 10)))
+        await self.ask("claim_keyed", worker, lanes, most, chains, beyond)
         self.claims += [(worker, job) for job in self.sides[0].taken]
 
     def end(self, job: ClaimedJob) -> Settlement:

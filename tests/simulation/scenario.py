@@ -183,6 +183,8 @@ class Scenario:
         )  # fmt: skip
         self.outage = chance.random() < 0.06
         """The server is away for long, and nothing else: whoever is given up for dead then was not."""
+        self.short_runs = random.Random(seed ^ 0xC4A1).random() < 0.25
+        """Most runs are short: then several jobs of a key are claimed at once."""
         self.cutting_off = not self.outage and chance.random() < 0.3
         """Workers lose touch while they run something: this takes long runs, and others that are there to take over."""
         self.calm_at = 55.0 if self.outage else chance.uniform(45, 60) if self.cutting_off else chance.uniform(5, 45)
@@ -267,6 +269,8 @@ class Scenario:
         calm = self.world.now > self.calm_at
         if calm:
             seconds = min(seconds, 1.0)
+        elif self.short_runs and kind > 0.24:
+            seconds = 0.0 if kind < 0.6 else 0.002
         elif self.outage:
             kind, seconds = 0.5, chance.uniform(10, 40)
         elif chance.random() < self.long_runs:

@@ -7,7 +7,7 @@ import psycopg
 
 from piecework.testing.memory import keys
 from piecework.testing.memory.database import Database, text, upsert
-from piecework.testing.memory.rows import Steps, Transaction, Values
+from piecework.testing.memory.rows import Row, Steps, Transaction, Values
 
 _A_NOTICE = 100
 
@@ -22,13 +22,14 @@ def cancel(db: Database, txn: Transaction, ids: list[str], *, joined: bool) -> S
     locked, held = yield from _lock(db, txn, sorted(set(ids)))
     yield None
     names: set[keys.Name] = set()
+    rows: list[Row] = []
     if not joined and next(db.keys.seen(txn), None) is not None:
         jobs = [db.jobs.find(txn, id) for id in locked]
         names = {
             (job["queue"], job["concurrency_key"]) for job in jobs
             if job is not None and job["worker_id"] is None and job["concurrency_key"] is not None
         }  # fmt: skip
-        yield from keys.lock_all(db, txn, names)
+        rows = yield from keys.lock_all(db, txn, names)
         yield None
     answers: list[tuple[object, ...]] = []
     for id in sorted(locked):
@@ -36,9 +37,8 @@ def cancel(db: Database, txn: Transaction, ids: list[str], *, joined: bool) -> S
         if job is not None and job["worker_id"] is None:
             _end(db, txn, job)
             answers.append((id, "cancelled"))
-    if names:
-        yield None
-        yield from keys.free(db, txn, sorted(names), ())
+    yield None
+    yield from keys.free(db, txn, rows, (), ended=True)
     for request in list(db.cancels.seen(txn)):
         if request["job_id"] in ids and db.jobs.find(txn, request["job_id"]) is None:
             row = db.cancels.rows[request["job_id"]]

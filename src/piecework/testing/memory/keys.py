@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 
 from piecework.testing.memory.database import Database, text, upsert
-from piecework.testing.memory.rows import Steps, Transaction, Values
+from piecework.testing.memory.rows import Row, Steps, Transaction, Values
 
 Name = tuple[str, str]
 
@@ -45,62 +45,61 @@ def operators_limit(db: Database, txn: Transaction, queue: str, key: str) -> int
     return 0 if best["paused"] else best["max_running"]
 
 
-def lock_all(db: Database, txn: Transaction, names: Iterable[Name]) -> Steps[None]:
-    """Lock the rows of keys, in the one order."""
+def lock_all(db: Database, txn: Transaction, names: Iterable[Name]) -> Steps[list[Row]]:
+    """Lock the rows of keys, in the one order, and return those that there are."""
     seen = [row for name in sorted(set(names)) if (row := db.keys.rows.get(name)) and row.seen_by(txn) is not None]
+    held: list[Row] = []
     for row in seen:
-        yield from txn.lock(row, "no key update")
-
-
-def drop_unused(db: Database, txn: Transaction, names: Iterable[Name]) -> None:
-    """Delete the rows of keys that nobody holds or waits for. The caller has locked them."""
-    parked = {(job["queue"], job["concurrency_key"]) for job in db.jobs.seen(txn) if job["parked"]}
-    for name in names:
-        row = db.keys.rows.get(name)
-        found = None if row is None else row.seen_by(txn)
-        if row is not None and found is not None and not found["running"] and name not in parked:
-            txn.delete(row)
+        if (yield from txn.lock(row, "no key update")) is not None:
+            held.append(row)
+    return held
 
 
 def free(
-    db: Database, txn: Transaction, names: Iterable[Name], gone: Iterable[str]
+    db: Database, txn: Transaction, rows: Iterable[Row], gone: Iterable[str], *, ended: bool
 ) -> Steps[list[list[object]] | None]:
-    """Bring keys in line after jobs have left them; return the lanes into which jobs came back."""
+    """Bring keys in line after jobs have left them; return the lanes into which jobs came back.
+
+    Args:
+        rows: locked, and not written since.
+        gone: no longer holders, unless they run.
+        ended: none of these runs.
+    """
     now = db.due_now(txn)
-    held: list[Name] = []
-    for name in names:
-        row = db.keys.rows.get(name)
-        if row is not None and (yield from txn.lock(row, "no key update", skip=True)) is not None:
-            held.append(name)
-    if not held:
+    left = {id for id in gone if ended or (job := db.jobs.find(txn, id)) is None or job["worker_id"] is None}
+    parked = {(job["queue"], job["concurrency_key"]) for job in db.jobs.seen(txn) if job["parked"]}
+    waited_for: list[tuple[str, str, int]] = []
+    for row in rows:
+        found = row.seen_by(txn)
+        if found is None:
+            continue
+        staying = tuple(id for id in found["running"] if id not in left)
+        name = (found["queue"], found["concurrency_key"])
+        if name in parked:
+            waited_for.append((*name, len(staying)))
+        elif not staying:
+            txn.delete(row)
+            continue
+        if staying != found["running"]:
+            txn.put(row, running=staying)
+    if not waited_for:
         return None
     yield None
-    left = [id for id in gone if (job := db.jobs.find(txn, id)) is None or job["worker_id"] is None]
-    if left:
-        for name in held:
-            row = db.keys.rows[name]
-            found = row.seen_by(txn)
-            if found is not None and any(id in left for id in found["running"]):
-                txn.put(row, running=tuple(id for id in found["running"] if id not in left))
+    lanes = yield from _unpark(db, txn, waited_for, now)
     yield None
-    lanes = yield from _unpark(db, txn, held, now)
-    yield None
-    drop_unused(db, txn, held)
     if lanes:
         nobody: list[str] = []
         tell_sleepers(db, txn, [text([*lane, nobody, True]) for lane in lanes])
     return lanes or None
 
 
-def _unpark(db: Database, txn: Transaction, held: Sequence[Name], now: int) -> Steps[list[list[object]]]:
-    waiting = {(job["queue"], job["concurrency_key"]) for job in db.jobs.seen(txn) if job["parked"]}
+def _unpark(
+    db: Database, txn: Transaction, waited_for: Sequence[tuple[str, str, int]], now: int
+) -> Steps[list[list[object]]]:
     lanes: dict[tuple[str, str, int], None] = {}
-    for queue, key in held:
-        if (queue, key) not in waiting:
-            continue
+    for queue, key, running in waited_for:
         due = line(db, txn, queue, key, now)
-        row = db.keys.find(txn, (queue, key))
-        room = limit(db, txn, queue, key, due) - (0 if row is None else len(row["running"]))
+        room = limit(db, txn, queue, key, due) - running
         for job in due:
             if room <= 0:
                 break
@@ -138,8 +137,8 @@ def sweep_keys(db: Database, txn: Transaction) -> Steps[list[tuple[object, ...]]
     for name in wrong:
         row = db.keys.rows.get(name)
         found = None if row is None else (yield from txn.lock(row, "no key update", skip=True))
-        if found is not None:
-            yield from free(db, txn, [name], found["running"])
+        if row is not None and found is not None:
+            yield from free(db, txn, [row], found["running"], ended=False)
             count += 1
     return [(count,)]
 
@@ -171,8 +170,9 @@ def set_limit(db: Database, txn: Transaction, said: str) -> Steps[list[tuple[obj
         and (key["concurrency_key"] == name or (name.endswith("*") and key["concurrency_key"].startswith(name[:-1])))
     ]  # fmt: skip
     if names:
-        yield from lock_all(db, txn, names)
-        yield from free(db, txn, names, ())
+        rows = yield from lock_all(db, txn, names)
+        yield None
+        yield from free(db, txn, rows, (), ended=True)
     return [(None,)]
 
 

@@ -237,12 +237,13 @@ def _go_on(db: Database, txn: Transaction, worker: str, claim: _CLAIM, now: int,
 def settle_keyed(db: Database, txn: Transaction, worker: str, *told: Any) -> Steps[list[tuple[object, ...]]]:
     """Settle jobs with a concurrency key under the locks of the keys, and hand the keys on."""
     queues, names = told[5:]
-    held = list(dict.fromkeys(zip(queues, names, strict=True)))
-    yield from keys.lock_all(db, txn, held)
+    rows = yield from keys.lock_all(db, txn, zip(queues, names, strict=True))
     yield None
     [[answers]] = yield from settle(db, txn, worker, *told[:5])
     yield None
-    lanes = yield from keys.free(db, txn, held, [str(id) for id in array(told[0])])
+    lanes = yield from keys.free(
+        db, txn, rows, [str(id) for id in array(told[0])], ended=answers is None
+    )  # fmt: skip
     return [(text([None if answers is None else msgspec.Raw(str(answers).encode()), lanes]),)]
 
 

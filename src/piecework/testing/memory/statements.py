@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 from piecework.store.migrating import migrations
 from piecework.store.statements import sql_files
-from piecework.testing.memory import cancels, claims, keys, reads, settles, spawns, workers
+from piecework.testing.memory import cancels, claims, keyed_claims, keys, reads, settles, spawns, workers
 from piecework.testing.memory.database import Database
 from piecework.testing.memory.rows import Steps, Transaction
 
@@ -41,7 +41,8 @@ STATEMENTS: dict[str, Callable[..., Steps[Any]]] = {
     "applied_migrations": _applied,
     "installed_functions": _installed,
     **{each.__name__: each for each in (
-        claims.claim, claims.claim_keyed, claims.look, claims.owned_jobs, claims.declare_idle, claims.declare_busy,
+        claims.claim, keyed_claims.claim_keyed, claims.look, claims.owned_jobs, claims.declare_idle,
+        claims.declare_busy,
         claims.take_horizon, settles.settle, settles.settle_keyed, settles.guard, settles.complete, spawns.spawn,
         spawns.retry_jobs, cancels.cancel_jobs, workers.register_worker, workers.beat, workers.rescue, workers.leave,
         workers.take_duty, workers.add_partitions, workers.sample_horizon, workers.examine_pins, keys.sweep_keys,

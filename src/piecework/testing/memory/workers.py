@@ -9,7 +9,7 @@ import msgspec
 
 from piecework.testing.memory import cancels, keys
 from piecework.testing.memory.database import Database, text
-from piecework.testing.memory.rows import Steps, Transaction, Values
+from piecework.testing.memory.rows import Row, Steps, Transaction, Values
 
 _Answer = list[tuple[object, ...]]
 
@@ -60,13 +60,13 @@ def rescue(db: Database, txn: Transaction, dead: str, beat_no: int, lease: timed
     if found is None or found["beat_no"] != beat_no:
         return [(None,)]
     yield None
-    names: set[keys.Name] = set()
+    rows: list[Row] = []
     if next(db.keys.seen(txn), None) is not None:
         names = {
             (job["queue"], job["concurrency_key"]) for job in db.jobs.seen(txn)
             if job["worker_id"] == dead and job["concurrency_key"] is not None
         }  # fmt: skip
-        yield from keys.lock_all(db, txn, names)
+        rows = yield from keys.lock_all(db, txn, names)
         yield None
     rescued: list[list[object]] = []
     for job in sorted((j for j in db.jobs.seen(txn) if j["worker_id"] == dead), key=lambda each: str(each["id"])):
@@ -79,8 +79,7 @@ def rescue(db: Database, txn: Transaction, dead: str, beat_no: int, lease: timed
     requested = sorted(r["job_id"] for r in db.cancels.seen(txn) if r["job_id"] in ids)
     if requested:
         yield from cancels.cancel(db, txn, requested, joined=True)
-    if names:
-        yield from keys.free(db, txn, sorted(names), ids)
+    yield from keys.free(db, txn, rows, ids, ended=True)
     yield None
     yield from _strike_off(db, txn, dead, now)
     return [(text(rescued),)]
