@@ -3,10 +3,11 @@
 #   make test    the checks and the tests          make check   the checks alone
 #   make soak    the slow tests                    make bench   measure, into docs/performance.md
 #   make bench-smoke  two minutes of it, a verdict  make bench-peers  only build the other queues it measures
+#   make simulate SEEDS=0..1000  the engine in a simulated world, by seeds; one seed prints all that happened
 #   make mutants turn off each safeguard in turn   make chaos   break what can break; both into docs/reliability.md
 #   make chaos SEEDS="1 2 3" MINUTES=10
 
-.PHONY: demo test check soak mutants chaos bench bench-peers bench-smoke fresh-machine
+.PHONY: demo test check soak simulate mutants chaos bench bench-peers bench-smoke fresh-machine
 .DEFAULT_GOAL := test
 
 PYTEST = .venv/bin/python -m pytest
@@ -33,6 +34,9 @@ soak: .venv/dev.stamp
 	@tools/postgresql15.sh >/dev/null
 	@tools/pgbouncer.sh >/dev/null
 	@$(PYTEST) -m soak $(ARGS)
+
+simulate: .venv/dev.stamp
+	@PYTHONPATH=tests .venv/bin/python -m simulation $(or $(SEEDS),0..1000)
 
 mutants: .venv/dev.stamp
 	@.venv/bin/python tools/mutants.py $(ARGS)

@@ -35,6 +35,7 @@ class Mutation:
 LOST = "tests/faults/test_lost_answers.py::"
 SILENCE = "tests/faults/test_silence.py::"
 COMPLETING = "tests/completing/"
+SIMULATED = "tests/simulation/test_seeds.py::test_a_run_in_which_much_depends_on_one_guard_goes_well"
 
 MUTATIONS = (
     Mutation(
@@ -132,6 +133,59 @@ MUTATIONS = (
         (("store/functions/settle_1.sql",
           "                WHERE j.id = u.id AND j.claim_no = u.claim_no AND coalesce(j.worker_id = p_worker, false)\n",
           "                WHERE j.id = u.id\n"),),
+    ),
+    Mutation(
+        "watchdog, simulated", "the watchdog: nobody stops the runs of a worker whose lease ends",
+        SIMULATED + "[watchdog]", (("engine/worker.py", "        self._watchdog.start()\n", ""),),
+    ),
+    Mutation(
+        "fence, simulated", "the fence, in the twin of the database in memory: a settle names the job alone",
+        SIMULATED + "[fence]",
+        (
+            ("testing/memory/settles.py", 'job["claim_no"] == claim_no and fenced_by(job, worker)', "True"),
+            ("testing/memory/settles.py", 'return job is not None and job["worker_id"] == worker',
+             "return job is not None"),
+        ),
+    ),
+    Mutation(
+        "audit, simulated", "the self-audit: what was claimed and not heard of is not handed back",
+        SIMULATED + "[audit]", (("engine/claimer.py", "        if orphans:\n", "        if not orphans:\n"),),
+    ),
+    Mutation(
+        "resend, simulated", "the resend: a settle without an answer is taken for done",
+        SIMULATED + "[resend]",
+        (("engine/completer.py",
+          "                self._put_back(worker_id, batch)\n                await self._link.pause()\n",
+          "                self._take_answers(worker_id, batch, ['landed'] * len(batch))\n"
+          "                await self._link.pause()\n"),),
+    ),
+    Mutation(
+        "horizon, simulated", "the horizon in the sleep protocol: who is declared idle sleeps at once",
+        SIMULATED + "[horizon]",
+        (("engine/idleness.py", "self.declared, self._horizon = True, horizon\n",
+          "self.declared, self._horizon = True, None\n"),),
+    ),
+    Mutation(
+        "unbroken time, simulated", "the observer's doubt: it condemns for silence in a time in which it was cut off",
+        SIMULATED + "[unbroken time]",
+        (("model/observation.py", "        cut_off = self._last is not None and now - self._last > self._max_gap\n",
+          "        cut_off = False\n"),),
+    ),
+    Mutation(
+        "capacity", "capacity before start: whatever was claimed begins",
+        SIMULATED + "[capacity]",
+        (("engine/capacity.py", "return self.started < self._concurrency", "return True"),),
+    ),
+    Mutation(
+        "heartbeat", "the heartbeat: a worker registers, and beats no more",
+        SIMULATED + "[heartbeat]",
+        (("engine/heartbeat.py",
+          '        self._thread = self._surroundings.start_thread("job-heartbeat", self._run)\n', ""),),
+    ),
+    Mutation(
+        "hand-over", "the hand-over of keys, in the twin of the database in memory: the next job of a key stays parked",
+        SIMULATED + "[hand-over of keys]",
+        (("testing/memory/keys.py", "    lanes = yield from _unpark(db, txn, held, now)\n", "    lanes = []\n"),),
     ),
 )  # fmt: skip
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
@@ -14,6 +15,7 @@ from piecework.base.ids import JobId
 from piecework.base.threads import named
 from piecework.model.settings import WorkerSettings
 from piecework.model.snapshot import JobSnapshot
+from piecework.store.connection import Wire
 from piecework.store.connections import AsyncPool
 from piecework.store.limiting import set_concurrency_limit
 from piecework.work import spawner
@@ -246,6 +248,24 @@ class Jobs(Definitions):
                                      "`async with jobs, jobs.worker():`, not by `with jobs:` or on another loop")
         service = self._service
         return Worker(service, settings, service.waiters.hint)
+
+
+@contextmanager
+def over_wire(jobs: Jobs, wire: Callable[[str], Wire]) -> Generator[None]:
+    """Have a `Jobs` that is opened in this block use connections of another kind than its database's: for tests.
+
+    Args:
+        jobs: not open.
+        wire: makes what opens the connections; takes the schema.
+    """
+    own = jobs._settings  # pyright: ignore[reportPrivateUsage]
+    jobs._settings = replace(  # pyright: ignore[reportPrivateUsage]
+        own, dsn="host=nowhere", pool=None, migrate=False, wire=wire(own.schema)
+    )
+    try:
+        yield
+    finally:
+        jobs._settings = own  # pyright: ignore[reportPrivateUsage]
 
 
 def service_of(jobs: Jobs) -> Service:

@@ -26,12 +26,15 @@ class Statements:
         """The ids of each statement."""
         self.for_whom: list[str] = []
         self.down = False
+        self.broken: Exception | None = None
         self.answers = asyncio.Semaphore(0)
 
     async def __call__(self, jobs: Sequence[NewJob]) -> None:
         self.sent.append([job.id for job in jobs])
         self.for_whom.append(WHO.get())
         await self.answers.acquire()
+        if self.broken is not None:
+            raise self.broken
         if self.down:
             raise DatabaseUnreachable("it is away") from OSError("no route")
         if bad := [str(job.id) for job in jobs if job.job_type == "bad"]:
@@ -150,6 +153,17 @@ async def test_when_the_database_is_away_each_caller_is_told_once_and_nothing_is
     assert {type(error) for error in errors} == {DatabaseUnreachable}
     assert len({id(error) for error in errors}) == len(errors), "each has an error of its own to raise"
     assert {str(error and error.__cause__) for error in errors} == {"no route"}
+
+
+async def test_after_an_error_that_says_nothing_of_what_landed_nothing_is_sent_again(callers: Callers) -> None:
+    await callers.busy()
+    for _ in range(10):
+        await callers.call(new_job())
+    callers.statements.broken = AttributeError("a bug")
+    under_way = len(callers.statements.sent)
+    errors = await callers.outcomes()
+    assert len(callers.statements.sent) == under_way + 1
+    assert {type(error) for error in errors} == {AttributeError}
 
 
 async def test_a_call_that_is_cancelled_while_it_waits_spawns_nothing_and_disturbs_nobody(callers: Callers) -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import threading
 from collections.abc import Callable, Coroutine
 from typing import TypeVar
+
+from piecework.base.surroundings import SURROUNDINGS, Surroundings
 
 T = TypeVar("T")
 
 
-async def in_thread(name: str, call: Callable[[], T]) -> T:
+async def in_thread(name: str, call: Callable[[], T], surroundings: Surroundings = SURROUNDINGS) -> T:
     """Run a call that blocks in a thread of its own with this name, and return what it returns.
 
     `asyncio.to_thread`, but for the name. A cancellation does not stop the thread either; a process that ends waits
@@ -35,7 +36,8 @@ async def in_thread(name: str, call: Callable[[], T]) -> T:
         else:
             tell(lambda: answer.set_result(value))
 
-    threading.Thread(target=contextvars.copy_context().run, args=(run,), name=name).start()
+    context = contextvars.copy_context()
+    surroundings.start_thread(name, lambda: context.run(run), daemon=False)
     return await answer
 
 

@@ -194,15 +194,15 @@ class Executor:
 
     def prepare(self, held: Held) -> Callable[[], object] | None:
         """Make a claim ready to run, and return its call; None if it may not run, or its config cannot be read."""
-        job, registered = held.job, held.registered
-        held.started = self._loop.time()
+        job, registered, now = held.job, held.registered, self._loop.time
+        held.started = now()
         settlement = None
         if job.failures or job.crashes:
             settlement = refused(job, registered.retry, self._settings.max_crashes)
         if settlement is not None:
             self.settle(held, settlement)
             return None
-        open_run = functools.partial(ClaimRun, self._service, job, registered, held.worker_id, held.started)
+        open_run = functools.partial(ClaimRun, self._service, job, registered, held.worker_id, held.started, now)
         held.current = CurrentJob(job, self.shutdown, open_run)
         held.trace = self.tracing.begin(job, held.worker_id) if self.tracing.on else None
         try:

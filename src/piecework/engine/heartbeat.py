@@ -6,14 +6,13 @@ import logging
 import os
 import random
 import socket
-import threading
 import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from importlib.metadata import version
 
 from piecework.base.errors import DatabaseError
-from piecework.base.ids import new_id
+from piecework.base.surroundings import Thread
 from piecework.engine.facts import listed
 from piecework.engine.horizon_guard import HorizonGuard
 from piecework.engine.tracing import rescued
@@ -49,7 +48,8 @@ class Heartbeat:
         renewed: Callable[[], None],
         requested: Callable[[Sequence[tuple[str, int]]], None],
     ) -> None:
-        self.worker_id = str(new_id())
+        self._surroundings = pulse.surroundings
+        self.worker_id = str(self._surroundings.new_id())
         self.sent = float("-inf")
         """When the last answered beat was sent, monotonic seconds: the lease counts from here."""
         self.draining = False
@@ -65,9 +65,9 @@ class Heartbeat:
         self._renewed = renewed
         self._requested = requested
         self._beat_every = settings.liveness.beat.total_seconds()
-        self._wake = threading.Event()
+        self._wake = self._surroundings.flag()
         self._stopping = False
-        self._thread: threading.Thread | None = None
+        self._thread: Thread | None = None
         self._next_duties, self._last_duties = 0.0, float("-inf")
         self._observer = Observer(self.worker_id, 2 * self._beat_every)
 
@@ -79,8 +79,7 @@ class Heartbeat:
         """
         self._pulse.add_partitions()
         self._register()
-        self._thread = threading.Thread(target=self._run, name="job-heartbeat", daemon=True)
-        self._thread.start()
+        self._thread = self._surroundings.start_thread("job-heartbeat", self._run)
 
     @property
     def connection(self) -> str:
@@ -111,7 +110,7 @@ class Heartbeat:
         liveness = self._settings.liveness
         jobs = {name: self._registry.get(name) for name in self._registry.job_types}
         timeouts = {name: job.timeout for name, job in jobs.items() if job is not None and job.timeout is not None}
-        sent = time.monotonic()
+        sent = self._surroundings.monotonic()
         self._pulse.register(
             WorkerRow(
                 id=self.worker_id, pid=os.getpid(), host=socket.gethostname(), lease=liveness.lease,
@@ -142,11 +141,11 @@ class Heartbeat:
                 broken = True
 
     def _beat(self) -> None:
-        sent = time.monotonic()
+        sent = self._surroundings.monotonic()
         beat = self._pulse.beat(
             self.worker_id, draining=self.draining, job_types=self._registry.job_types, counters=self.counters
         )
-        now = time.monotonic()
+        now = self._surroundings.monotonic()
         if beat is None:
             self._be_reborn()
             return
@@ -187,7 +186,7 @@ class Heartbeat:
             self._rescued()
 
     def _be_reborn(self) -> None:
-        old, self.worker_id = self.worker_id, str(new_id())
+        old, self.worker_id = self.worker_id, str(self._surroundings.new_id())
         self._observer = Observer(self.worker_id, 2 * self._beat_every)
         self._register()
         log.warning("worker %s was given up for dead, what it held is another's; it goes on as %s", old, self.worker_id)

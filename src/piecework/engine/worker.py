@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 
 from piecework.base.errors import DatabaseError
+from piecework.base.surroundings import SURROUNDINGS, Surroundings
 from piecework.base.threads import in_thread
 from piecework.engine.claimer import Claimer
 from piecework.engine.completer import Completer
@@ -24,15 +25,13 @@ from piecework.engine.watchdog import Watchdog
 from piecework.model.lanes import Lane
 from piecework.model.settings import WorkerSettings
 from piecework.model.settlement import Settlement
-from piecework.store.links import links_of
-from piecework.store.liveness import Pulse
+from piecework.store.links import links_of, pulse_of
 from piecework.store.settling import Answer
 from piecework.work.service import Service
 
 log = logging.getLogger("piecework.worker")
 _SETTLE_GRACE = 10.0
 _CANCEL_GRACE = 1.0
-_BEAT_DEADLINE = 0.8
 _LINKS = ("claims", "settles", "hints")
 _EXIT_CUT_OFF = 75  # sysexits.h: a temporary failure
 
@@ -45,6 +44,7 @@ class Worker:
             also those that are added later, and opens the resources before its first claim.
         settings: how much, of which queues, and how it proves that it lives.
         on_settled: called on the loop with the ids of jobs whose settles were answered.
+        surroundings: what it takes from its machine.
     """
 
     def __init__(
@@ -52,13 +52,15 @@ class Worker:
         service: Service,
         settings: WorkerSettings,
         on_settled: Callable[[Sequence[str]], None] = lambda ids: None,
+        surroundings: Surroundings = SURROUNDINGS,
     ) -> None:
+        self._surroundings = surroundings
         store, registry = service.store, service.registry
         self._store, self._registry = store, registry
         self._settings = settings
         self._resources = service.resources
         self._loop = asyncio.get_running_loop()
-        lease = settings.liveness.lease.total_seconds()
+        beat, lease = settings.liveness.beat.total_seconds(), settings.liveness.lease.total_seconds()
         self._links = claims, settles, listens = links_of(store, lease)
         self._completer = Completer(settles, self._answered, self._flushed, self._unparked)
         self._executor = Executor(service, settings, self._completer, self._freed)
@@ -68,18 +70,15 @@ class Worker:
             self._claimer.listening, 2 * lease,
         )  # fmt: skip
         self._heartbeat = Heartbeat(
-            Pulse(
-                store.listen_dsn or store.dsn, store.statements,
-                _BEAT_DEADLINE * settings.liveness.beat.total_seconds(),
-            ),
-            settings, registry, self._in_loop(self._reborn),
+            pulse_of(store, beat, surroundings), settings, registry, self._in_loop(self._reborn),
             self._in_loop(self._claimer.look_now), self._in_loop(self._lease_renewed),
             self._in_loop(self._executor.cancel),
         )  # fmt: skip
         self._heartbeat.counters.claims = self._claimer.costs
         self._watchdog = Watchdog(
-            settings.liveness, lambda: self._heartbeat.sent, self._in_loop(self._lease_over), self._end_what_runs
-        )
+            settings.liveness, lambda: self._heartbeat.sent, self._in_loop(self._lease_over), self._end_what_runs,
+            surroundings,
+        )  # fmt: skip
         self._on_settled = on_settled
         self._fenced = False
         self._owns_process = False
@@ -126,13 +125,14 @@ class Worker:
             raise cancelled
 
     async def _sign_on(self) -> None:
-        starting = self._loop.create_task(in_thread("job-sign-on", self._heartbeat.start), name="job-sign-on")
+        start = in_thread("job-sign-on", self._heartbeat.start, self._surroundings)
+        starting = self._loop.create_task(start, name="job-sign-on")
         try:
             await asyncio.shield(starting)
         except asyncio.CancelledError:
             await asyncio.wait({starting})  # the thread cannot be stopped, and would beat for ever
             if starting.exception() is None:
-                await in_thread("job-sign-off", self._heartbeat.stop)
+                await in_thread("job-sign-off", self._heartbeat.stop, self._surroundings)
             raise
 
     async def run_until_signalled(self) -> None:
@@ -202,7 +202,7 @@ class Worker:
         await self._loops.stop("job-listener")
         await self._loops.stop("job-completer", within=0.0 if executor.held else _SETTLE_GRACE)
         executor.close()
-        await in_thread("job-sign-off", self._heartbeat.stop)
+        await in_thread("job-sign-off", self._heartbeat.stop, self._surroundings)
         self._watchdog.close()
         for link in self._links:
             await link.drop()
@@ -257,12 +257,12 @@ class Worker:
     def _unparked(self, lane: Lane) -> None:
         self._claimer.hint(lane)
 
+    def _beat_now(self) -> None:
+        self._heartbeat.beat_now()
+
     def _freed(self) -> None:
         self._claimer.wake()
         self._changed.set()
-
-    def _beat_now(self) -> None:
-        self._heartbeat.beat_now()
 
     def _reborn(self, worker_id: str) -> None:
         self._executor.stop_runs("drop")
@@ -297,4 +297,4 @@ class Worker:
         )  # fmt: skip
         if self._owns_process:
             logging.shutdown()
-            os._exit(_EXIT_CUT_OFF)
+            self._surroundings.end_process(_EXIT_CUT_OFF)

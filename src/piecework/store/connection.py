@@ -150,6 +150,26 @@ def connect_sync(dsn: str, pins: Pins) -> Connection:
         return conn
 
 
+class Wire:
+    """How connections to the server are opened and broken: by the driver. Another one stands for another server."""
+
+    async def connect(self, dsn: str, pins: Pins | None) -> AsyncConnection:
+        """Open an asynchronous connection, as `connect`."""
+        return await connect(dsn, pins)
+
+    def connect_sync(self, dsn: str, pins: Pins) -> Connection:
+        """Open a blocking connection, as `connect_sync`."""
+        return connect_sync(dsn, pins)
+
+    def sever(self, conn: AsyncConnection | Connection) -> None:
+        """Break a connection, as `sever`."""
+        sever(conn)
+
+
+WIRE = Wire()
+"""To PostgreSQL."""
+
+
 def _is_pooled(conn: _OwnAsync | _Own, row: tuple[object, ...] | None, pins: Pins) -> bool:
     assert row is not None
     own, plain = row[:2]

@@ -16,7 +16,7 @@ from psycopg.rows import tuple_row
 
 from piecework.base.errors import ConfigurationError, DatabaseUnreachable
 from piecework.base.threads import in_thread
-from piecework.store.connection import AsyncConnection, Pins, connect, describe, translated
+from piecework.store.connection import WIRE, AsyncConnection, Pins, Wire, describe, translated
 
 
 class Connections:
@@ -30,14 +30,18 @@ class Connections:
         most: how many at once.
         revive: called in a thread when the server cannot be reached, before one further try: how the embedded server
             comes back.
+        wire: opens them.
     """
 
-    def __init__(self, dsn: str, pins: Pins, most: int, revive: Callable[[], object] | None = None) -> None:
+    def __init__(
+        self, dsn: str, pins: Pins, most: int, revive: Callable[[], object] | None = None, wire: Wire = WIRE
+    ) -> None:
         self._dsn = dsn
         self._pins = pins
         self._room = asyncio.Semaphore(most)
         self._idle: list[AsyncConnection] = []
         self._revive = revive
+        self._wire = wire
         self._closed = False
 
     def take(self) -> AbstractAsyncContextManager[AsyncConnection]:
@@ -63,12 +67,12 @@ class Connections:
 
     async def _open(self) -> AsyncConnection:
         try:
-            return await connect(self._dsn, self._pins)
+            return await self._wire.connect(self._dsn, self._pins)
         except DatabaseUnreachable:
             if self._revive is None:
                 raise
             await in_thread("embedded-postgres", self._revive)
-            return await connect(self._dsn, self._pins)
+            return await self._wire.connect(self._dsn, self._pins)
 
     async def forget_idle(self) -> None:
         """Close the idle connections: after one broke, the others are likely to be dead as well."""

@@ -9,7 +9,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context
 from typing import NamedTuple
 
-from piecework.base.errors import DatabaseError
+import psycopg
+
+from piecework.base.errors import DatabaseError, SpawnError
 from piecework.model.job import NewJob
 
 _UNDER_WAY = 2
@@ -125,13 +127,16 @@ class Gathering:
         except DatabaseError as error:  # it has nothing to do with the jobs
             for call in group:
                 _answer(call, _again(error))
-        except Exception as error:
+        except (SpawnError, psycopg.Error) as error:  # refused: nothing was inserted
             if len(group) == 1:
                 _answer(group[0], error)
                 return
             middle = len(group) // 2
             await self._send_together(group[:middle])
             await self._send_together(group[middle:])
+        except Exception as error:  # nobody knows whether it landed: sent in halves, it might be there twice
+            for call in group:
+                _answer(call, error)
         else:
             for call in group:
                 _answer(call, None)

@@ -10,7 +10,7 @@ import psycopg
 from psycopg.rows import tuple_row
 
 from piecework.base.errors import DatabaseUnreachable
-from piecework.store.connection import AsyncConnection, Connection, Pins, connect_sync, transaction_pins, translated
+from piecework.store.connection import WIRE, AsyncConnection, Connection, Pins, Wire, transaction_pins, translated
 from piecework.store.connections import Connections
 
 
@@ -25,13 +25,17 @@ class Lending:
         pins: of the transactions that are lent.
         most: how many of each at once.
         revive: called in a thread when the server cannot be reached, before one further try.
+        wire: opens them.
     """
 
-    def __init__(self, dsn: str, pins: Pins, most: int, revive: Callable[[], object] | None = None) -> None:
+    def __init__(
+        self, dsn: str, pins: Pins, most: int, revive: Callable[[], object] | None = None, wire: Wire = WIRE
+    ) -> None:
         self._dsn = dsn
         self._pins = pins
-        self._connections = Connections(dsn, pins, most, revive)
+        self._connections = Connections(dsn, pins, most, revive, wire)
         self._revive = revive
+        self._wire = wire
         self._room = threading.Semaphore(most)
         self._lock = threading.Lock()
         self._idle: list[Connection] = []
@@ -107,12 +111,12 @@ class Lending:
 
     def _open(self) -> Connection:
         try:
-            return connect_sync(self._dsn, self._pins)
+            return self._wire.connect_sync(self._dsn, self._pins)
         except DatabaseUnreachable:
             if self._revive is None:
                 raise
             self._revive()
-            return connect_sync(self._dsn, self._pins)
+            return self._wire.connect_sync(self._dsn, self._pins)
 
     def _forget_idle(self) -> None:
         with self._lock:

@@ -11,14 +11,14 @@ from contextlib import contextmanager
 from piecework.base.errors import DatabaseError, DatabaseUnreachable
 from piecework.base.threads import in_thread
 from piecework.store.connection import (
+    WIRE,
     AsyncConnection,
     ReadOnlyServer,
+    Wire,
     condition,
-    connect,
     describe,
     is_pooled,
     pinned,
-    sever,
     translated,
 )
 from piecework.store.statements import Statements
@@ -82,6 +82,7 @@ class Link:
         health: told of every loss and return.
         deadline: seconds after which a statement without an answer is given up, and the connection with it.
         revive: called in a thread before a reconnect; brings the embedded server back.
+        wire: opens the connection.
         listens_anyway: through a pooler as well: it was named for that, and may keep its sessions apart.
     """
 
@@ -92,6 +93,7 @@ class Link:
         health: DatabaseHealth,
         deadline: float = 20.0,
         revive: Callable[[], object] | None = None,
+        wire: Wire = WIRE,
         *,
         listens_anyway: bool = False,
     ) -> None:
@@ -101,6 +103,7 @@ class Link:
         self.health = health
         self._deadline = deadline
         self._revive = revive
+        self._wire = wire
         self._epoch = health.epoch
         self._conn: AsyncConnection | None = None
         self._pause = _FIRST_PAUSE
@@ -116,7 +119,7 @@ class Link:
             await self.drop()
         if self._conn is None or self._conn.closed:
             try:
-                self._conn = await connect(self.dsn, self.statements.pins)
+                self._conn = await self._wire.connect(self.dsn, self.statements.pins)
             except DatabaseError as error:
                 self.health.lost(self, error)
                 if self._revive is not None:
@@ -156,7 +159,7 @@ class Link:
 
         A timeout would ask a server that does not answer to cancel the statement, and wait for that.
         """
-        given_up = asyncio.get_running_loop().call_later(self._deadline, sever, conn)
+        given_up = asyncio.get_running_loop().call_later(self._deadline, self._wire.sever, conn)
         try:
             yield
         finally:

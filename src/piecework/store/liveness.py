@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -12,9 +12,10 @@ import msgspec
 import psycopg
 
 from piecework.base.errors import DatabaseUnreachable
+from piecework.base.surroundings import SURROUNDINGS, Surroundings
 from piecework.model.horizon import Claims, Sample, Watch
 from piecework.model.pins import Pin
-from piecework.store.connection import Connection, condition, connect_sync, pinned_sync, sever, translated
+from piecework.store.connection import WIRE, Connection, Wire, condition, pinned_sync, translated
 from piecework.store.examination import as_pin
 from piecework.store.statements import Statements
 
@@ -76,12 +77,25 @@ class Pulse:
 
     A statement that fails, or has no answer within `deadline` seconds, drops the connection; the next one opens
     another. Every method raises DatabaseUnreachable.
+
+    Args:
+        wire: opens the connection.
+        surroundings: where the timer of the deadline comes from, and all that the heartbeat needs.
     """
 
-    def __init__(self, dsn: str, statements: Statements, deadline: float = 4.0) -> None:
+    def __init__(
+        self,
+        dsn: str,
+        statements: Statements,
+        deadline: float = 4.0,
+        wire: Wire = WIRE,
+        surroundings: Surroundings = SURROUNDINGS,
+    ) -> None:
         self._deadline = deadline
         self._dsn = dsn
         self._statements = statements
+        self._wire = wire
+        self.surroundings = surroundings
         self._conn: Connection | None = None
 
     def register(self, row: WorkerRow) -> None:
@@ -188,11 +202,9 @@ class Pulse:
         try:
             with translated(self._dsn):
                 if self._conn is None or self._conn.closed:
-                    self._conn = connect_sync(self._dsn, self._statements.pins)
-                given_up = threading.Timer(self._deadline, sever, [self._conn])
-                given_up.name = "job-heartbeat-deadline"
-                given_up.daemon = True
-                given_up.start()
+                    self._conn = self._wire.connect_sync(self._dsn, self._statements.pins)
+                sever = functools.partial(self._wire.sever, self._conn)
+                given_up = self.surroundings.start_timer("job-heartbeat-deadline", self._deadline, sever)
                 try:
                     with pinned_sync(self._conn):
                         cursor = self._conn.execute(self._statements.sql(statement), params)

@@ -18,7 +18,9 @@ from piecework.store import migrating, reading
 from piecework.store.cancelling import CancelAnswer
 from piecework.store.connection import (
     LIMIT_ERRORS,
+    WIRE,
     AsyncConnection,
+    Wire,
     complete_dsn,
     connect,
     describe,
@@ -56,6 +58,7 @@ class Store:
         revive: called in a thread when the server cannot be reached, before one further try.
         pool: open, and to the same database: its connections are used instead, and it is not closed.
         listen_dsn: leads to the same database past a pooler; None: `dsn` does for all.
+        wire: opens the connections, also those of workers.
 
     Raises:
         ConfigurationError: `dsn`, `listen_dsn` or `schema` is no such thing.
@@ -70,6 +73,7 @@ class Store:
         revive: Callable[[], object] | None = None,
         pool: AsyncPool | None = None,
         listen_dsn: str | None = None,
+        wire: Wire = WIRE,
     ) -> None:
         self.dsn = complete_dsn(dsn)
         self.listen_dsn = None if listen_dsn is None else complete_dsn(listen_dsn)
@@ -77,11 +81,12 @@ class Store:
         self.schema = schema
         self.statements = Statements(schema)
         self.revive = revive
+        self.wire = wire
         self._most = max_connections
         self._pool = pool
         self._connections: Connections | PooledConnections | None = None
         self._inserter = Inserter(self.statements, self._once, self.load)
-        self.lending = Lending(self.dsn, self.statements.pins_of_lent, max_connections, revive)
+        self.lending = Lending(self.dsn, self.statements.pins_of_lent, max_connections, revive, wire)
         """Lends connections to runs, also where there is a pool."""
 
     async def open(self, *, migrate: bool) -> list[str]:
@@ -95,7 +100,7 @@ class Store:
         """
         connections: Connections | PooledConnections
         if self._pool is None:
-            connections = Connections(self.dsn, self.statements.pins, self._most, self.revive)
+            connections = Connections(self.dsn, self.statements.pins, self._most, self.revive, self.wire)
         else:
             connections = PooledConnections(self._pool, self.dsn, self.statements.sql("pin_transaction"))
         self._connections = connections

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
 
 import psycopg
@@ -21,8 +21,10 @@ _CHANGED = "40001"
 class ClaimRun(RunContext):
     """The writes of a run that a worker holds."""
 
-    def __init__(self, service: Service, job: ClaimedJob, kind: Kind, worker_id: str, started: float) -> None:
-        super().__init__(job, kind, worker_id, started)
+    def __init__(
+        self, service: Service, job: ClaimedJob, kind: Kind, worker_id: str, started: float, now: Callable[[], float]
+    ) -> None:
+        super().__init__(job, kind, worker_id, started, now)
         self._service = service
 
     async def _send(self, write: Write, conn: object) -> str | None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from piecework.base.errors import ConfigurationError
 from piecework.base.threads import in_thread
+from piecework.store.connection import WIRE, Wire
 from piecework.store.connections import AsyncPool, conninfo_of, open_pool, refuse_other_pools
 from piecework.store.embedded import EmbeddedServer, acquire
 from piecework.store.statements import Statements
@@ -30,6 +31,8 @@ class DatabaseSettings:
     migrate: bool | None
     """None: yes, unless there is a pool."""
     max_connections: int
+    wire: Wire = WIRE
+    """Opens the connections."""
 
     def __post_init__(self) -> None:
         if self.pool is not None:
@@ -90,6 +93,7 @@ class Database:
             store = Store(
                 dsn, schema=settings.schema, max_connections=settings.max_connections, revive=revive, pool=pool,
                 listen_dsn=listen_dsn if revive is None else None,  # nothing stands before the embedded server
+                wire=settings.wire,
             )  # fmt: skip
             applied = await store.open(migrate=pool is None if settings.migrate is None else settings.migrate)
             return cls(store, applied, below.pop_all())

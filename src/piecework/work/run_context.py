@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
 from typing import NamedTuple, Protocol, TypeVar, cast
 
@@ -70,10 +70,13 @@ class RunContext(ABC):
         job: the claim.
         kind: its job type.
         worker_id: who holds it.
-        started: when the run began, on `time.monotonic()`.
+        started: when the run began, on the clock `now`.
+        now: the clock, in seconds.
     """
 
-    def __init__(self, job: ClaimedJob, kind: Kind, worker_id: str, started: float) -> None:
+    def __init__(
+        self, job: ClaimedJob, kind: Kind, worker_id: str, started: float, now: Callable[[], float] = time.monotonic
+    ) -> None:
         self.job = job
         self.sent: Settlement | None = None
         """How the run has ended its job in a transaction, which may or may not have been committed."""
@@ -82,6 +85,7 @@ class RunContext(ABC):
         self._kind = kind
         self._worker_id = worker_id
         self._started = started
+        self._now = now
         self._in_block = False
 
     def execution_state(self, type: type[S]) -> S | None:
@@ -135,7 +139,7 @@ class RunContext(ABC):
                             "set_result for what it has so far")
         else:
             ends = rescheduled(self.job, self._started, reschedule)
-        request = run_writes.completions(self._worker_id, [ends], time.monotonic())
+        request = run_writes.completions(self._worker_id, [ends], self._now())
         return Write(verb, reschedule, request, ends=ends, result=result, joins=True)
 
     async def write(self, write: Write, conn: object = None) -> None:
@@ -161,13 +165,13 @@ class RunContext(ABC):
         """
         if self._in_block:
             raise RuntimeError(f"job {self._named} is in a completing block already: these blocks do not nest")
-        self._in_block, began = True, time.monotonic()
+        self._in_block, began = True, self._now()
         try:
             with self._refusal_as_lost():
                 yield
         finally:
             self._in_block = False
-            lasted = time.monotonic() - began
+            lasted = self._now() - began
             if lasted > _LONG:
                 _log.warning(
                     "job %s (%s) had its completing block open for %.1f s: long transactions keep vacuum from its work",
