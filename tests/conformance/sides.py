@@ -68,7 +68,7 @@ class Side:
         self, worker: str, lanes: list[tuple[Lane, int]], most: int, after: Place | None = None
     ) -> object:
         self.taken = []
-        jobs, counts, _ = await claiming.claim(self.link, worker, lanes, most, after)
+        jobs, counts, _, _ = await claiming.claim(self.link, worker, lanes, most, after)
         self.taken = jobs
         return [_claim(job) for job in jobs], counts
 
@@ -76,7 +76,7 @@ class Side:
         self, worker: str, lanes: list[tuple[Lane, int]], most: int, chains: Chains, beyond: int
     ) -> object:
         self.taken = []
-        jobs, again, passed, places = await claiming.claim_keyed(self.link, worker, lanes, most, chains, beyond)
+        jobs, again, passed, places, _ = await claiming.claim_keyed(self.link, worker, lanes, most, chains, beyond)
         self.taken = jobs
         return [_claim(job) for job in jobs], again, passed, dict(places)
 
