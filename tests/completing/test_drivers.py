@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
@@ -209,7 +210,7 @@ def claimed(jobs: Jobs, dsn: str) -> CurrentJob:
         service = service_of(jobs)
         kind = service.registry.get("work")
         assert kind is not None
-        return CurrentJob(job, Latch(), functools.partial(ClaimRun, service, job, kind, worker, NOW))
+        return CurrentJob(job, Latch(), functools.partial(ClaimRun, service, job, kind, worker, NOW, time.monotonic))
 
     return asyncio.run(claim())
 

@@ -69,7 +69,7 @@ async def test_a_worker_claims_from_a_cursor_while_a_snapshot_is_open_and_from_t
             backlog = 1_501 - len(ran)
             await until(lambda: len(ran) == 1_501)
             assert backlog > 0, "it waited for all others"
-            assert [lane.job_type for lane in costs.slow_lanes] == [work.job_type]
+            await until(lambda: [lane.job_type for lane in costs.slow_lanes] == [work.job_type])
             assert any(starts)
             # And while the worker sleeps.
             await until(lambda: worker._claimer._idleness.calm)
