@@ -185,7 +185,7 @@ MUTATIONS = (
     Mutation(
         "hand-over", "the hand-over of keys, in the twin of the database in memory: the next job of a key stays parked",
         SIMULATED + "[hand-over of keys]",
-        (("testing/memory/keys.py", "    lanes = yield from _unpark(db, txn, held, now)\n", "    lanes = []\n"),),
+        (("testing/memory/keys.py", "    lanes = yield from _unpark(db, txn, waited_for, now)\n", "    lanes = []\n"),),
     ),
 )  # fmt: skip
 
