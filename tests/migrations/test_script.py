@@ -212,6 +212,22 @@ def test_two_who_run_it_at_once_wait_for_each_other(empty_dsn: str) -> None:
     run_a_job(empty_dsn)
 
 
+def test_the_caller_gets_back_how_long_it_waits_for_locks(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_a_later_migration(monkeypatch, LATER.replace("-- supports", "-- locks: jobs, workers\n-- supports"))
+    for own, most in (("0", 500), ("90ms", 90), ("1h", 500)):
+        with psycopg.connect(dsn) as conn:
+            conn.execute(f"SET lock_timeout = '{own}'".encode())
+            before = conn.execute("SHOW lock_timeout").fetchone()
+            limits = []
+            for statement in migration_sql():
+                conn.execute(statement.encode())
+                limits += conn.execute("SELECT setting::integer FROM pg_settings WHERE name = 'lock_timeout'").fetchone()
+            assert set(limits[1:-1]) <= set(range(1, most + 1)), limits
+            assert most in limits
+            assert conn.execute("SHOW lock_timeout").fetchone() == before
+            conn.rollback()
+
+
 # away again
 
 

@@ -1,7 +1,8 @@
-"""The schema's own version: forward-only migrations, and the versioned functions beside them."""
+"""The schema's own version: forward-only migrations, versioned functions, and the statements that apply both."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +12,9 @@ from piecework.store.connection import AsyncConnection
 from piecework.store.statements import SqlFile, Statements, sql_files
 
 _SUPPORTS = re.compile(r"^-- supports: (\d+)$", re.MULTILINE)
+_LOCKS = re.compile(r"^-- locks: (.+)$", re.MULTILINE)
+_CONCURRENTLY = "/*concurrently*/"
+_INDEX = re.compile(r"^CREATE (?:UNIQUE )?INDEX /\*concurrently\*/ IF NOT EXISTS (\w+)", re.MULTILINE)
 _MADE = re.compile(r"^CREATE (TABLE|FUNCTION) /\*schema\.\*/(\w+)", re.MULTILINE)
 _LEAF = re.compile(r"_\d{8}$")
 _DAYS_AHEAD = 7
@@ -27,6 +31,18 @@ class Migration:
     @property
     def name(self) -> str:
         return self.file.name
+
+    @property
+    def locks(self) -> list[str]:
+        """The tables that were there before and that it locks, in the order in which it has to."""
+        found = _LOCKS.search(self.file.text)
+        return [] if found is None else found.group(1).split(", ")
+
+    @property
+    def index(self) -> str | None:
+        """The index that it makes, and nothing else, if that can be done while others write."""
+        found = _INDEX.search(self.file.text)
+        return None if found is None else found.group(1)
 
 
 def migrations() -> list[Migration]:
@@ -119,7 +135,7 @@ def check(state: SchemaState, schema: str) -> None:
                 f"version {state.supports} on, this one is written for {ours}: upgrade the piecework package"
             )
         return
-    _check_texts(state, schema)
+    check_texts(state, schema)
     if state.version < ours:
         what = f"is at version {state.version}" if state.version else "does not exist"
         raise MigrationsNeeded(
@@ -134,7 +150,12 @@ def check(state: SchemaState, schema: str) -> None:
         )
 
 
-def _check_texts(state: SchemaState, schema: str) -> None:
+def check_texts(state: SchemaState, schema: str) -> None:
+    """Refuse a schema on which a migration was applied from another text than this package's.
+
+    Raises:
+        DatabaseError: names it.
+    """
     for migration in migrations():
         applied = state.checksums.get(migration.version)
         if applied is not None and applied != migration.file.checksum:
@@ -144,38 +165,13 @@ def _check_texts(state: SchemaState, schema: str) -> None:
             )
 
 
-async def migrate(conn: AsyncConnection, statements: Statements, state: SchemaState) -> list[str]:
-    """Bring the schema to this version, one migrator at a time, in one transaction.
-
-    Args:
-        state: of the schema, as it was a moment ago.
-
-    Returns:
-        The names of the migrations and functions applied; empty when there was nothing to do, and then nothing was
-        locked.
+def check_may_create(state: SchemaState, schema: str) -> None:
+    """Refuse a role that cannot make the tables of a new schema.
 
     Raises:
-        PermissionDenied: the schema is missing and the role may not create it.
-        SchemaTooNew, DatabaseError: as `check`.
+        PermissionDenied: says what it lacks.
     """
-    if not pending(state):
-        check(state, statements.schema)
-        return []
-    async with conn.transaction():
-        await conn.execute(statements.sql("lock_migrations"), [statements.schema])
-        state = await schema_state(conn, statements)
-        _check_texts(state, statements.schema)
-        if state.version == 0:
-            _check_may_create(state, statements.schema)
-        applied = pending(state)
-        for statement in script(statements, applied):
-            await conn.execute(statement.encode())
-    check(await schema_state(conn, statements), statements.schema)
-    return [part.name for part in applied]
-
-
-def _check_may_create(state: SchemaState, schema: str) -> None:
-    if not state.may_create:
+    if state.version == 0 and not state.may_create:
         raise PermissionDenied(
             f"the database role may not create tables in the schema {schema!r}: run `piecework migrate` "
             "with a role that has CREATE on the schema"
@@ -197,6 +193,35 @@ def pending(state: SchemaState) -> list[Migration | SqlFile]:
     return [*(each for each in migrations() if each.version > state.version), *state.outdated_functions]
 
 
+def next_parts(state: SchemaState) -> list[Migration | SqlFile]:
+    """Return the first ones of `pending` that go in one transaction.
+
+    An index that is made while others write goes by itself, when it has been made; in a new schema all go together.
+    """
+    parts = pending(state)
+    for number, part in enumerate(parts if state.version else []):
+        if isinstance(part, Migration) and part.index is not None:
+            return parts[: max(number, 1)]
+    return parts
+
+
+def next_index(parts: Sequence[Migration | SqlFile], state: SchemaState) -> Migration | None:
+    """Return the migration, if it is next, whose index has to be made before its transaction."""
+    first = parts[0] if parts and state.version else None
+    return first if isinstance(first, Migration) and first.index is not None else None
+
+
+def making_index(statements: Statements, migration: Migration) -> str:
+    """Return the statement that makes the index of a migration while others write. It takes no transaction."""
+    return statements.render(migration.file.text.replace(_CONCURRENTLY, "CONCURRENTLY"))
+
+
+def clearing_index(statements: Statements, migration: Migration) -> list[str]:
+    """Return the statements, for one transaction, that drop what an interrupted `making_index` has left."""
+    assert migration.index is not None
+    return [statements.printed("limit_lock_waits"), statements.printed("drop_unfinished_indexes", migration.index)]
+
+
 def script(statements: Statements, parts: Sequence[Migration | SqlFile]) -> list[str]:
     """Return the statements that apply `parts` and record them, without parameters, to be run in one transaction.
 
@@ -205,12 +230,24 @@ def script(statements: Statements, parts: Sequence[Migration | SqlFile]) -> list
     """
     return [
         statements.printed("lock_migrations", statements.schema),
+        statements.printed("limit_lock_waits"),
         statements.printed("create_schema"),
         statements.printed("create_migrations"),
         statements.printed("create_functions"),
+        *_preparations(statements, [part for part in parts if isinstance(part, Migration)]),
         *(_step(statements, part) for part in parts),
         statements.printed("add_partitions", _DAYS_AHEAD),
+        statements.printed("restore_lock_waits"),
     ]
+
+
+def _preparations(statements: Statements, parts: Sequence[Migration]) -> list[str]:
+    prepared: list[str] = []
+    if indexes := [part.index for part in parts if part.index is not None]:
+        prepared.append(statements.printed("drop_unfinished_indexes", ",".join(indexes)))
+    if tables := [(part.version, table) for part in parts for table in part.locks]:
+        prepared.append(statements.printed("lock_tables", json.dumps(tables)))
+    return prepared
 
 
 def _step(statements: Statements, part: Migration | SqlFile) -> str:

@@ -31,6 +31,7 @@ from piecework.store.connection import (
 from piecework.store.connections import AsyncPool, Connections, NoneFree, PooledConnections
 from piecework.store.inserting import Inserter
 from piecework.store.lending import Lending
+from piecework.store.migrator import Migrator
 from piecework.store.run_writes import Request
 from piecework.store.statements import Statements
 
@@ -108,12 +109,12 @@ class Store:
             async with connections.take() as conn:
                 with translated(self.dsn):
                     state = await migrating.schema_state(conn, self.statements)
-                    if state.spawns_only:
-                        return []
-                    if migrate:
-                        return await migrating.migrate(conn, self.statements, state)
-                    migrating.check(state, self.schema)
-                    return []
+            if state.spawns_only:
+                return []
+            if migrate and migrating.pending(state):
+                return await Migrator(self.dsn, self.statements, self.wire).migrate()
+            migrating.check(state, self.schema)
+            return []
         except BaseException:
             await self.close()
             raise
