@@ -218,10 +218,11 @@ def test_the_caller_gets_back_how_long_it_waits_for_locks(dsn: str, monkeypatch:
         with psycopg.connect(dsn) as conn:
             conn.execute(f"SET lock_timeout = '{own}'".encode())
             before = conn.execute("SHOW lock_timeout").fetchone()
-            limits = []
+            limits: list[int] = []
             for statement in migration_sql():
                 conn.execute(statement.encode())
-                limits += conn.execute("SELECT setting::integer FROM pg_settings WHERE name = 'lock_timeout'").fetchone()
+                [(limit,)] = conn.execute("SELECT setting FROM pg_settings WHERE name = 'lock_timeout'").fetchall()
+                limits.append(int(limit))
             assert set(limits[1:-1]) <= set(range(1, most + 1)), limits
             assert most in limits
             assert conn.execute("SHOW lock_timeout").fetchone() == before

@@ -14,6 +14,9 @@ def migration_sql(schema: str = "piecework") -> list[str]:
     new schema, brings an older one up to date, and leaves a current or newer one as it is. What they record is what
     `piecework migrate` records: `Jobs(…, migrate=False)` is satisfied by it.
 
+    A table that is in use is waited for half a second, so that others do not wait behind for longer; then the statement
+    fails (`lock_not_available`), and all of them are to be run again.
+
     Raises:
         ConfigurationError: PostgreSQL takes no schema of that name.
     """
