@@ -216,10 +216,9 @@ def making_index(statements: Statements, migration: Migration) -> str:
     return statements.render(migration.file.text.replace(_CONCURRENTLY, "CONCURRENTLY"))
 
 
-def clearing_index(statements: Statements, migration: Migration) -> list[str]:
-    """Return the statements, for one transaction, that drop what an interrupted `making_index` has left."""
-    assert migration.index is not None
-    return [statements.printed("limit_lock_waits"), statements.printed("drop_unfinished_indexes", migration.index)]
+def clearing_indexes(statements: Statements, parts: Sequence[Migration]) -> str:
+    """Return the statement that drops what an interrupted `making_index` of these has left."""
+    return statements.printed("drop_unfinished_indexes", ",".join(part.index for part in parts if part.index))
 
 
 def script(statements: Statements, parts: Sequence[Migration | SqlFile]) -> list[str]:
@@ -243,8 +242,8 @@ def script(statements: Statements, parts: Sequence[Migration | SqlFile]) -> list
 
 def _preparations(statements: Statements, parts: Sequence[Migration]) -> list[str]:
     prepared: list[str] = []
-    if indexes := [part.index for part in parts if part.index is not None]:
-        prepared.append(statements.printed("drop_unfinished_indexes", ",".join(indexes)))
+    if any(part.index for part in parts):
+        prepared.append(clearing_indexes(statements, parts))
     if tables := [(part.version, table) for part in parts for table in part.locks]:
         prepared.append(statements.printed("lock_tables", json.dumps(tables)))
     return prepared

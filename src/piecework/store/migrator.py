@@ -98,8 +98,7 @@ class Migrator:
         """Make an index while others write, anew if what is there was interrupted."""
         async with conn.transaction():
             await self._limit(conn)
-            for statement in migrating.clearing_index(self._statements, migration):
-                await conn.execute(statement.encode())
+            await conn.execute(migrating.clearing_indexes(self._statements, [migration]).encode())
         self._lookout.pid = None  # it may take its time: nobody waits for it
         log.info("the index %s is made while work goes on, after the transactions that are open now", migration.index)
         await conn.execute(migrating.making_index(self._statements, migration).encode())
