@@ -22,8 +22,6 @@ from support.databases import Server
 from support.private_postgres import PrivatePostgres
 from support.scene import DEADLINE, Scene
 
-pytestmark = pytest.mark.postgres(18)
-
 COLUMN = """-- A column.
 -- supports: 1
 -- locks: jobs

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -29,7 +29,7 @@ class Release:
     name: str
     python: str
     package: Path
-    environment: Mapping[str, str]
+    environment: Mapping[str, str] = field(repr=False)
 
     def migrate(self, dsn: str) -> str:
         """Run `piecework migrate`; returns what it said on stderr."""
