@@ -91,7 +91,20 @@ def the_last_table(dsn: str) -> AbstractContextManager[None]:
     return held(dsn, "LOCK TABLE piecework.attempts IN ACCESS SHARE MODE")
 
 
-@pytest.mark.parametrize("holding", [nothing, a_row, a_read, the_last_table])
+@contextmanager
+def an_autovacuum(dsn: str) -> Iterator[None]:
+    """One that would take its time. It gives way, but not to somebody who waits for less than a second."""
+    with psycopg.connect(dsn, autocommit=True, application_name="somebody") as conn:
+        conn.execute(
+            "ALTER TABLE piecework.jobs SET (autovacuum_vacuum_threshold = 1, autovacuum_vacuum_scale_factor = 0, "
+            "autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1)"
+        )
+        query = "SELECT FROM pg_stat_progress_vacuum WHERE relid = 'piecework.jobs'::regclass"
+        until(lambda: conn.execute(query).rowcount)
+        yield
+
+
+@pytest.mark.parametrize("holding", [nothing, an_autovacuum, a_row, a_read, the_last_table])
 def test_nobody_waits_for_longer_than_a_second(
     holding: Callable[[str], AbstractContextManager[None]], million: str, before: Release, now: Release, crew: Crew
 ) -> None:
