@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from engine.helpers import WorkerProcess, count, until
+from engine.helpers import SOON, WorkerProcess, count, until
 from engine.memory_app import ONE_FAILS, make
 
 from support.private_postgres import PrivatePostgres
@@ -22,15 +23,34 @@ def resident(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
 
 
+def start(dsn: str, folder: Path) -> WorkerProcess:
+    return WorkerProcess(dsn, folder, folder / "log", app=Path(__file__).with_name("memory_app.py"))
+
+
+async def test_the_collector_passes_over_what_was_there_before_the_worker_and_not_in_an_application_around_it(
+    dsn: str, tmp_path: Path
+) -> None:
+    jobs, _, collector = make(dsn)
+    async with jobs:
+        worker = start(dsn, tmp_path)
+        frozen, young = await (await collector.spawn()).result(timeout=SOON)
+        assert frozen > 10_000
+        assert young == 10_000
+        worker.kill()
+        before = gc.get_freeze_count(), gc.get_threshold()[0]
+        async with jobs.worker():
+            assert tuple(await (await collector.spawn()).result(timeout=SOON)) == before
+
+
 @pytest.mark.soak
 @pytest.mark.timeout(900)
 async def test_a_worker_grows_by_less_than_10_mib_while_it_runs_900_000_jobs(
     private_postgres: Callable[..., PrivatePostgres], tmp_path: Path
 ) -> None:
     dsn = private_postgres().dsn
-    jobs, mostly_succeeds = make(dsn)
+    jobs, mostly_succeeds, _ = make(dsn)
     async with jobs:
-        worker = WorkerProcess(dsn, tmp_path, tmp_path / "log", app=Path(__file__).with_name("memory_app.py"))
+        worker = start(dsn, tmp_path)
         spawned, seen = 0, list[tuple[int, int]]()
         while not seen or seen[-1][0] < JOBS:
             ended = count(dsn, "finished_jobs")
