@@ -1,4 +1,4 @@
-"""A worker process for `test_memory.py`: jobs that do nothing, one of a hundred of which fails, and one that tells of it."""
+"""A worker process for `test_memory.py`: most of its jobs do nothing, one of a hundred fails, one tells of the collector."""
 
 from __future__ import annotations
 

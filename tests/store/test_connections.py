@@ -139,5 +139,5 @@ async def test_a_statement_that_waits_for_a_lock_ends_when_its_client_is_gone(sc
     sever(connection)
     with pytest.raises(DatabaseUnreachable):
         await waiting
-    while scene.value("SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = %s)", pid):
+    while scene.value("SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = %s)", pid):  # noqa: ASYNC110
         await asyncio.sleep(0.05)
