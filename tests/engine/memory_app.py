@@ -1,4 +1,4 @@
-"""A worker process for `test_memory.py`: most of its jobs do nothing, one of a hundred fails, one tells of the collector."""
+"""A worker process for `test_memory.py`: most jobs do nothing, one of a hundred fails, one tells of the collector."""
 
 from __future__ import annotations
 
