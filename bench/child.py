@@ -20,6 +20,7 @@ from typing import TypeAlias
 
 from bench.system import System
 from bench.tally import Moment, Tally
+from piecework.base.garbage import spare_what_stays
 
 ROOT = Path(__file__).parent.parent
 DSN = "BENCH_DSN"
@@ -95,8 +96,12 @@ async def produce(system: System, count: int, seconds: float) -> Result:
 
 
 async def work(system: System, tally: Tally, seconds: float) -> Result:
-    """Work until all jobs have run and the database says that none is left, or time is up."""
+    """Work until all jobs have run and the database says that none is left, or time is up.
+
+    The garbage collector is set as `run_worker` sets it, on both sides.
+    """
     progress: list[tuple[float, int]] = []
+    spare_what_stays()
     async with system.working():
         say_ready()
         sampling = asyncio.create_task(_sample(tally, progress))

@@ -1,6 +1,6 @@
 """Runs `piecework chaos` once for each seed, and writes what came of it to docs/reliability.md.
 
-`make chaos SEEDS="1 2 3" MINUTES=10`
+`make chaos SEEDS="1 2 3" MINUTES=10`, and with `ARGS="--at-once 3"` three seeds beside each other.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import random
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -45,13 +46,15 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seeds", default="")
     parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--at-once", type=int, default=1)
     told, more = parser.parse_known_args()
     seeds = [int(seed) for seed in told.seeds.replace(",", " ").split()] or [random.randrange(10**6)]
     reports: list[ChaosReport] = []
-    for seed in seeds:
-        reports.append(run(seed, told.minutes * 60, more))
-        print_report(reports[-1])
-        write(reports)
+    with ThreadPoolExecutor(told.at_once) as runs:
+        for report in runs.map(lambda seed: run(seed, told.minutes * 60, more), seeds):
+            reports.append(report)
+            print_report(report)
+            write(reports)
     if any(report.status != "ok" for report in reports):
         sys.exit("What must not be has happened: see above, each seed repeats its run")
 

@@ -135,6 +135,24 @@ MUTATIONS = (
           "                WHERE j.id = u.id\n"),),
     ),
     Mutation(
+        "reconciling look", "the look of a worker that sleeps: it relies on hints alone",
+        "tests/engine/test_sleeping.py::"
+        "test_a_job_that_nobody_hinted_at_is_found_by_the_look_of_a_calm_worker",
+        (("engine/agenda.py", "now + (longest if calm else", "now + (1e9 if calm else"),),
+    ),
+    Mutation(
+        "hand-over of keys", "the hand-over of keys: the next job of a key stays parked",
+        "tests/store/test_concurrency_keys.py::"
+        "test_when_a_job_ends_the_next_one_of_its_key_comes_back_into_its_lane[pg18]",
+        (("store/functions/free_keys_1.sql", "            WHERE head.parked))\n", "            WHERE false))\n"),),
+    ),
+    Mutation(
+        "sweep", "the sweep: a key whose holder ended in a transaction of the user's is held for ever",
+        "tests/store/test_concurrency_keys.py::test_the_sweep_frees_a_key_whose_holder_ended_without_it[pg18]",
+        (("store/functions/sweep_keys_1.sql",
+          "        PERFORM free_keys_1(ARRAY[v_key.tid], v_key.running, false);\n", ""),),
+    ),
+    Mutation(
         "watchdog, simulated", "the watchdog: nobody stops the runs of a worker whose lease ends",
         SIMULATED + "[watchdog]", (("engine/worker.py", "        self._watchdog.start()\n", ""),),
     ),

@@ -228,11 +228,12 @@ def end(ring: Ring, who: Contestant, dsn: str, workers: Sequence[Process], began
         )
 
 
-def judge(dsn: str, *, slack: float = 0.0) -> None:
+def judge(dsn: str, *, slack: float = 0.1) -> None:
     """See that no rule is broken in the whole history of a database of ours, as far as its rows tell.
 
     Args:
-        slack: seconds between what a transaction wrote and its commit.
+        slack: seconds between what a transaction wrote and its commit, and between the settle that was sent and the
+            server's work on it: by that moment the rows have the begins of runs.
     """
     report = asyncio.run(check(dsn, terms=Terms(slack=slack)))
     if report.violations:

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from piecework.base.errors import AlreadyOpen, ConfigurationError
+from piecework.base.garbage import spare_what_stays
 from piecework.base.ids import JobId
 from piecework.base.threads import named
 from piecework.model.settings import WorkerSettings
@@ -226,7 +227,8 @@ class Jobs(Definitions):
     def run_worker(self, settings: WorkerSettings = _DEFAULT_WORKER, /) -> None:
         """Open this Jobs, run a worker until SIGTERM or SIGINT, drain it, and close again. Blocks.
 
-        Called from the main thread, without a running event loop.
+        Called from the main thread, without a running event loop. The process is the worker's: its garbage collector
+        passes over what was there before, and looks at the rest more seldom.
 
         Raises:
             RegistrationError: a job function's annotations cannot be resolved.
@@ -235,7 +237,9 @@ class Jobs(Definitions):
 
         async def work() -> None:
             async with self:
-                await self._make_worker(settings).run_until_signalled()
+                worker = self._make_worker(settings)
+                spare_what_stays()
+                await worker.run_until_signalled()
 
         asyncio.run(named("job-worker", work))
 

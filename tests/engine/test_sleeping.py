@@ -255,6 +255,16 @@ async def test_a_worker_that_cannot_listen_looks_every_half_second_until_it_can_
         assert calls == []
 
 
+async def test_a_job_that_nobody_hinted_at_is_found_by_the_look_of_a_calm_worker(
+    jobs: Jobs, dsn: str, work: JobFunction, ran: dict[str, float]
+) -> None:
+    async with jobs._make_worker(WorkerSettings(look_every=timedelta(seconds=1))) as worker:
+        await calm(worker)
+        query(dsn, "INSERT INTO piecework.jobs (id, job_type, config) VALUES (%s, 'work', %s)",
+              str(new_id()), json.dumps({"number": 1}))  # fmt: skip
+        await until(lambda: ran)
+
+
 async def refuses(*args: object) -> Any:
     raise DatabaseUnreachable("no LISTEN today")
     yield

@@ -12,7 +12,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from piecework.base.errors import ConfigurationError, DatabaseError, DatabaseUnreachable, MigrationsNeeded
 from piecework.base.ids import new_id
 from piecework.model.lanes import Lane
-from piecework.store.connection import complete_dsn, describe
+from piecework.store.connection import complete_dsn, describe, sever
 from piecework.store.listening import hints
 from piecework.store.store import Store
 from piecework.testing import FaultProxy
@@ -128,3 +128,16 @@ async def test_a_worker_session_sees_the_settings_it_was_pinned_to(scene: Scene)
         "default_transaction_isolation": "read committed", "default_transaction_read_only": "off", "timezone": "UTC",
         "client_encoding": "UTF8",
     }  # fmt: skip
+
+
+async def test_a_statement_that_waits_for_a_lock_ends_when_its_client_is_gone(scene: Scene) -> None:
+    scene.session().execute("LOCK TABLE jobs IN ACCESS EXCLUSIVE MODE")
+    connection = await scene.link.connection()
+    pid = connection.info.backend_pid
+    waiting = asyncio.create_task(scene.link.value("owned_jobs", str(new_id())))
+    await scene.until_blocked()
+    sever(connection)
+    with pytest.raises(DatabaseUnreachable):
+        await waiting
+    while scene.value("SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = %s)", pid):  # noqa: ASYNC110
+        await asyncio.sleep(0.05)

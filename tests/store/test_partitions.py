@@ -100,14 +100,23 @@ async def test_when_the_first_of_two_makers_fails_the_second_makes_the_leaves(ow
 
 
 @pytest.mark.postgres(18)
-async def test_a_leaf_has_the_indexes_and_checks_of_its_parent(own_scene: Scene) -> None:
+async def test_a_leaf_has_the_indexes_checks_and_storage_of_its_parent(own_scene: Scene) -> None:
     shape = (
-        "SELECT (SELECT count(*) FROM pg_index i WHERE i.indrelid = c.oid AND i.indisvalid) AS indexes, "
+        "SELECT (SELECT array_agg(a.attstorage ORDER BY a.attname) FROM pg_attribute a "
+        "WHERE a.attrelid = c.oid AND a.attnum > 0) AS storage, "
+        "(SELECT count(*) FROM pg_index i WHERE i.indrelid = c.oid AND i.indisvalid) AS indexes, "
         "(SELECT count(*) FROM pg_constraint k WHERE k.conrelid = c.oid AND k.contype = 'c') AS checks "
         "FROM pg_class c WHERE c.oid = %s::regclass"
     )
     for leaf in own_scene.leaves():
         assert own_scene.rows(shape, leaf) == own_scene.rows(shape, leaf.rpartition("_")[0])
+
+
+async def test_the_history_does_not_try_to_compress_a_config_anew(scene: Scene) -> None:
+    [row] = scene.rows(
+        "SELECT attstorage FROM pg_attribute WHERE attrelid = 'finished_jobs'::regclass AND attname = 'config'"
+    )
+    assert row["attstorage"] in ("e", b"e")
 
 
 async def test_the_history_has_no_default_leaf(scene: Scene) -> None:

@@ -60,7 +60,7 @@ class WorkerSettings:
     """Jobs that run at once, `async def` and `def` together."""
     threads: int = 16
     """Threads for `def` jobs: at most this many of them run at once."""
-    prefetch: int = 500
+    prefetch: int = 1000
     """Upper bound of jobs claimed beyond `concurrency` while jobs are short; 0 turns prefetching off."""
     shutdown_grace: timedelta = timedelta(seconds=30)
     """How long a shutdown lets running jobs finish before it cancels them."""

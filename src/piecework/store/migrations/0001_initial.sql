@@ -91,6 +91,8 @@ CREATE TABLE /*schema.*/finished_jobs (
     metadata        jsonb,
     trace_context   jsonb
 ) PARTITION BY RANGE (finished_at);
+-- What could be compressed is compressed when it comes from `jobs`; what could not would be tried again with every settle.
+ALTER TABLE /*schema.*/finished_jobs ALTER COLUMN config SET STORAGE EXTERNAL;
 
 -- one job by its id; also the newest first.
 CREATE INDEX finished_jobs_id ON /*schema.*/finished_jobs (id);
