@@ -95,7 +95,8 @@ class Crew:
                 yield entry
 
     def runs_of(self, process: Process, since: float = 0.0) -> int:
-        """How many runs of jobs a process has begun."""
+        """How many runs of jobs a process, which has to be there, has begun."""
+        assert process.started.poll() is None, process.log.read_text()[-3000:]
         return sum(line["process"] == process.name for line in self.lines("began", since))
 
     def entries(self, offset: float) -> dict[str, list[Entry]]:
