@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -54,7 +55,10 @@ class OwnServer:
     async def _make_standby(self) -> None:
         primary = self.primary
         disk = None if primary.disk is None else _DISK
-        made = await in_thread("chaos-standby", lambda: Node(None, _SETTINGS, copy_of=primary, disk=disk))
+        try:
+            made = await in_thread("chaos-standby", lambda: Node(None, _SETTINGS, copy_of=primary, disk=disk))
+        except (subprocess.CalledProcessError, AssertionError, TimeoutError):
+            return  # the primary was broken meanwhile
         if await self._caught_up(primary) is None:
             await in_thread("chaos-standby", made.remove)
         else:
