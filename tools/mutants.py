@@ -47,7 +47,7 @@ MUTATIONS = (
     Mutation(
         "exit", "the end of the process: a plain function that cannot be stopped goes on",
         "tests/faults/test_cut_off.py::test_the_process_that_runs_a_plain_function_is_gone_before_another_runs_it",
-        (("engine/worker.py", "            os._exit(_EXIT_CUT_OFF)\n", "            pass\n"),),
+        (("engine/worker.py", "            self._surroundings.end_process(_EXIT_CUT_OFF)\n", "            pass\n"),),
     ),
     Mutation(
         "audit", "the self-audit: what was claimed and not heard of is not handed back",
@@ -96,7 +96,7 @@ MUTATIONS = (
     Mutation(
         "deadlines", "the deadline of a statement: who has no answer waits for it",
         SILENCE + "test_a_frozen_back_end_is_given_up_and_what_runs_is_not_disturbed[settle]",
-        (("store/link.py", "call_later(self._deadline, sever, conn)", "call_later(1e6, sever, conn)"),),
+        (("store/link.py", "call_later(self._deadline, self._wire.sever, conn)", "call_later(1e6, self._wire.sever, conn)"),),
     ),
     Mutation(
         "probe", "the question on the LISTEN connection whether the other end is there",
