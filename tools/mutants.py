@@ -96,7 +96,8 @@ MUTATIONS = (
     Mutation(
         "deadlines", "the deadline of a statement: who has no answer waits for it",
         SILENCE + "test_a_frozen_back_end_is_given_up_and_what_runs_is_not_disturbed[settle]",
-        (("store/link.py", "call_later(self._deadline, self._wire.sever, conn)", "call_later(1e6, self._wire.sever, conn)"),),
+        (("store/link.py", "call_later(self._deadline, self._wire.sever, conn)",
+          "call_later(1e6, self._wire.sever, conn)"),),
     ),
     Mutation(
         "probe", "the question on the LISTEN connection whether the other end is there",
