@@ -6,8 +6,9 @@
 #   make simulate SEEDS=0..1000  the engine in a simulated world, by seeds; one seed prints all that happened
 #   make mutants turn off each safeguard in turn   make chaos   break what can break; both into docs/reliability.md
 #   make chaos SEEDS="1 2 3" MINUTES=10
+#   make failover  lose the primary under load, with and without Patroni, into docs/reliability.md too
 
-.PHONY: demo test check soak simulate mutants chaos bench bench-peers bench-smoke fresh-machine
+.PHONY: demo test check soak simulate mutants chaos failover bench bench-peers bench-smoke fresh-machine
 .DEFAULT_GOAL := test
 
 PYTEST = .venv/bin/python -m pytest
@@ -43,6 +44,11 @@ mutants: .venv/dev.stamp
 
 chaos: .venv/dev.stamp
 	@.venv/bin/python tools/chaos.py --seeds "$(SEEDS)" --minutes $(MINUTES) $(ARGS)
+
+failover: .venv/dev.stamp
+	@tools/postgresql15.sh >/dev/null
+	@tools/patroni.sh >/dev/null
+	@.venv/bin/python tools/failover.py $(ARGS)
 
 bench: .venv/dev.stamp
 	@.venv/bin/python -m bench $(ARGS)
