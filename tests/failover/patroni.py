@@ -63,6 +63,7 @@ class Member:
             "name": self.name,
             "restapi": {"listen": f"127.0.0.1:{api}", "connect_address": f"127.0.0.1:{api}"},
             "etcd3": {"host": self._patroni.etcd},
+            "watchdog": {"mode": "off"},
             "bootstrap": {
                 "dcs": {
                     "ttl": TTL, "loop_wait": 2, "retry_timeout": 3, "synchronous_mode": True,

@@ -12,6 +12,7 @@ import psycopg
 from engine.helpers import query, until
 
 EVERY = 0.03
+WITHIN = 120.0
 TABLE = "CREATE TABLE IF NOT EXISTS public.probe (at timestamptz DEFAULT clock_timestamp())"
 
 
@@ -51,7 +52,7 @@ class Probe:
     async def first_write(self, server: int, since: float) -> float:
         """Wait for the first write that this server has taken since."""
         written = self._written[server]
-        await until(lambda: written and written[-1] >= since)
+        await until(lambda: written and written[-1] >= since, within=WITHIN)
         return written[bisect_left(written, since)]
 
     def _write(self, dsn: str, written: list[float]) -> None:
