@@ -10,12 +10,12 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from engine.helpers import query, until
+from engine.helpers import query
 from failover.cluster import Switch
 from failover.figures import Figures
 from failover.probe import Probe
@@ -33,6 +33,7 @@ LONGEST = 1.0
 BUSY = 200
 """Runs that have begun before something is done, and after it."""
 DRAINS_WITHIN = 120.0
+LOOK = 0.25
 PROMISED = 30.0
 OWN_FAILURES = ("bad luck", "unlucky number")
 """By which jobs of the load fail on purpose."""
@@ -75,7 +76,7 @@ class Load:
 
     async def busy(self, since: float = float("-inf")) -> None:
         """Wait until many runs have begun since, in all workers."""
-        await until(lambda: self._is_busy(since), within=DRAINS_WITHIN)
+        await eventually(lambda: self._is_busy(since))
 
     def _is_busy(self, since: float) -> bool:
         assert self.all_live(), f"a process has ended:\n{self.logs('worker')[-3000:]}"
@@ -86,14 +87,22 @@ class Load:
         """Have the spawners end, all jobs end, and then the workers: each in order."""
         for process in self.spawners:
             process.send_signal(signal.SIGTERM)
-        for process in self.spawners:
-            await asyncio.to_thread(process.wait, DRAINS_WITHIN)
-        await until(lambda: query(dsn, f"SELECT FROM {SCHEMA}.jobs LIMIT 1") == [], within=DRAINS_WITHIN)
+        codes = [await asyncio.to_thread(process.wait, DRAINS_WITHIN) for process in self.spawners]
+        assert codes == [0] * SPAWNERS
+        await eventually(lambda: query(dsn, f"SELECT FROM {SCHEMA}.jobs LIMIT 1") == [])
         assert all(process.poll() is None for process in self.workers)
         for process in self.workers:
             process.send_signal(signal.SIGTERM)
         codes = [await asyncio.to_thread(process.wait, DRAINS_WITHIN) for process in self.workers]
         assert codes == [0] * WORKERS
+
+
+async def eventually(what: Callable[[], bool]) -> None:
+    """Wait for a condition, and leave the machine to what is measured meanwhile."""
+    deadline = time.monotonic() + DRAINS_WITHIN
+    while not what():
+        assert time.monotonic() < deadline, f"not within {DRAINS_WITHIN} s: {what}"
+        await asyncio.sleep(LOOK)
 
 
 def begins(book: ledger.Book, since: float) -> list[tuple[float, str]]:
@@ -118,7 +127,8 @@ class Trial:
         self._faults: list[Fault] = []
         self._measured: list[tuple[float, float, float]] = []
         self._ids = self._worker_ids(0)
-        self.first_report: Report | None = None
+        self.terms = Terms()
+        self._entries: dict[str, list[Entry]] = {}
 
     def spawn_naps(self, number: int, seconds: float) -> None:
         """Spawn jobs that run for so long, from SQL."""
@@ -147,23 +157,22 @@ class Trial:
         """Let all jobs end and judge them; the figures are of each change of primaries, under these names."""
         last = self._ways[self._switches[-1].new]
         await self.load.end(last)
-        terms, entries = self._terms(last)
-        self.terms, self.entries = terms, entries
-        report = await self.judged(terms)
+        self.terms, self._entries = self._known(last)
+        report = await self._judged(self.terms)
         self._no_attempt_is_spent_but_by_jobs_whose_transaction_broke(last)
         figures = [self._figures(case, at, report, last) for at, case in enumerate(cases)]
         for each in figures:
             each.enter()
         return report, figures
 
-    async def judged(self, terms: Terms) -> Report:
-        return await check(self._ways[self._switches[-1].new], schema=SCHEMA, terms=terms, entries=self.entries)
+    async def _judged(self, terms: Terms) -> Report:
+        return await check(self._ways[self._switches[-1].new], schema=SCHEMA, terms=terms, entries=self._entries)
 
     async def judged_without_mercy(self) -> Report:
         """As if nothing might be forgotten."""
-        return await self.judged(replace(self.terms, forgotten=()))
+        return await self._judged(replace(self.terms, forgotten=()))
 
-    def _terms(self, dsn: str) -> tuple[Terms, dict[str, list[Entry]]]:
+    def _known(self, dsn: str) -> tuple[Terms, dict[str, list[Entry]]]:
         [[now]] = query(dsn, "SELECT date_part('epoch', clock_timestamp())")
         offset = float(str(now)) - time.monotonic()
         book = self.load.book(offset)
@@ -186,7 +195,7 @@ class Trial:
         rows = query(
             dsn,
             f"SELECT f.job_type, count(*) FROM {SCHEMA}.attempts a JOIN {SCHEMA}.finished_jobs f ON f.id = a.job_id "
-            "WHERE a.move IN ('retry', 'fail') AND a.error->>'message' <> ALL (%s) GROUP BY 1",
+            "WHERE a.move IN ('retry', 'fail') AND coalesce(a.error->>'message', '') <> ALL (%s) GROUP BY 1",
             list(OWN_FAILURES),
         )
         return Counter({str(job_type): int(str(number)) for job_type, number in rows})
