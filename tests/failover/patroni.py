@@ -19,7 +19,7 @@ from pathlib import Path
 
 import psycopg
 from embedded.helpers import children
-from engine.helpers import query, until
+from engine.helpers import query
 from failover.cluster import Switch, along
 
 from piecework.store.embedded.home import AsUser, server_account
@@ -28,6 +28,8 @@ FETCH = Path(__file__).parent.parent.parent / "tools" / "patroni.sh"
 SCOPE = "piecework"
 TTL = 20  # seconds, Patroni's least
 READY_WITHIN = 90.0
+QUIET = {"log_min_messages": "fatal", "log_min_error_statement": "panic"}
+"""What clients try at a standby is not worth a line."""
 ENDS_WITHIN = 30.0
 
 
@@ -49,6 +51,7 @@ class Member:
         self.folder.mkdir(mode=0o700)
         patroni.give(self.folder)
         port, api = free_port(), free_port()
+        self.api = f"http://127.0.0.1:{api}"
         self.dsn = f"postgresql://postgres@127.0.0.1:{port}/postgres"
         self.settings = self.folder / "patroni.json"
         self.settings.write_text(json.dumps(self._settings(bin_dir, port, api)))  # JSON is YAML
@@ -75,7 +78,7 @@ class Member:
                 "listen": f"127.0.0.1:{port}", "connect_address": f"127.0.0.1:{port}",
                 "data_dir": str(self.folder / "data"), "bin_dir": str(bin_dir), "pgpass": str(self.folder / "pgpass"),
                 "pg_hba": trusted, "authentication": {"superuser": user, "replication": user, "rewind": user},
-                "parameters": {"unix_socket_directories": str(self.folder), "fsync": "off"},
+                "parameters": {"unix_socket_directories": str(self.folder), "fsync": "off", **QUIET},
                 "remove_data_directory_on_rewind_failure": True,
                 "remove_data_directory_on_diverged_timelines": True,
             },
@@ -169,9 +172,11 @@ class Patroni:
         return Switch(began, 0, 1)
 
     async def bring_back(self) -> None:
-        """Start `a` again, and wait until it follows `b` and commits wait for it."""
-        self.members[0].start()
-        await until(lambda: rows(self.ways[1], IN_STEP), within=READY_WITHIN)
+        """Start `a` again, and wait until it follows `b`, commits wait for it, and Patroni knows that they do."""
+        back = self.members[0]
+        back.start()
+        await asyncio.to_thread(wait_for, lambda: rows(self.ways[1], IN_STEP), back.log)
+        await asyncio.to_thread(wait_for, lambda: answers(f"{back.api}/synchronous"), back.log)
 
     async def switch_back(self) -> Switch:
         """Have `patronictl switchover` make `a` the leader again."""
@@ -183,7 +188,7 @@ class Patroni:
         return Switch(began, 1, 0)
 
     def logs(self) -> str:
-        return "\n".join(f"{path.name}:\n{path.read_text()[-3000:]}" for path in sorted(self.folder.glob("*.log")))
+        return "\n".join(f"{path.name}:\n{path.read_text()[-6000:]}" for path in sorted(self.folder.glob("*.log")))
 
     def remove(self) -> None:
         """End all and delete everything."""

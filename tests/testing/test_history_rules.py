@@ -206,6 +206,9 @@ def test_a_job_that_had_returned_and_runs_again_is_named_unless_its_end_is_on_re
     report = judge([ran], Terms(forgotten=[(2.5, 3.0)]))
     assert report.repeated == (["a"] if repeated else [])
     assert judge([ran], Terms(forgotten=[(20.0, 21.0)])).repeated == []
+    # What went on before it was forgotten, and did not come back, has run as it should.
+    gone = JobHistory("a", [], [], ran.entries)
+    assert judge([gone], Terms(accepted={"a": 2.6}, forgotten=[(2.5, 9.0)])).repeated == []
 
 
 def test_a_fault_that_comes_meanwhile_puts_the_promise_off() -> None:

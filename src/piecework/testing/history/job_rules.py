@@ -173,7 +173,7 @@ class JobRules:
 
     def repeated(self) -> bool:
         """Whether it ran again after a run had returned, the claim or the end of which a failover has forgotten."""
-        return any(
+        return self.row is not None and any(
             earlier.well and earlier.ended is not None and earlier.ended <= later.began and self._was_forgotten(earlier)
             for earlier, later in combinations(self.runs, 2)
         )
