@@ -24,6 +24,7 @@ from piecework.cli.chaos import ledger, variables, work
 from piecework.cli.chaos.verdict import DOUBLED, RESUMED_WITHIN
 from piecework.cli.database import opened
 from piecework.testing.history import Cut, Entry, Fault, Ledger, Report, Terms, check
+from piecework.testing.history.records import runs_of
 from piecework.work.database import DSN_VARIABLE
 
 SCHEMA = work.SCHEMA
@@ -135,6 +136,11 @@ class Trial:
         job = {"job_type": work.nap.job_type, "config": {"seconds": seconds}}
         query(self._ways[0], f"SELECT FROM {SCHEMA}.spawn(%s)", json.dumps([job] * number))
 
+    async def napping(self, number: int, seconds: float) -> None:
+        """Wait until so many of those are in the hands of workers."""
+        held = f"jobs WHERE (config->>'seconds')::float8 = {seconds} AND worker_id IS NOT NULL"
+        await eventually(lambda: count_of(self._ways[0], held) >= number)
+
     def _worker_ids(self, server: int) -> set[object]:
         return {id for [id] in query(self._ways[server], f"SELECT id FROM {SCHEMA}.workers")}
 
@@ -171,6 +177,11 @@ class Trial:
     async def judged_without_mercy(self) -> Report:
         """As if nothing might be forgotten."""
         return await self._judged(replace(self.terms, forgotten=()))
+
+    def cut_short(self, after: float) -> int:
+        """How many runs went on for so long, and did not return."""
+        runs = [run for entries in self._entries.values() for run in runs_of(entries)]
+        return sum(run.ended is not None and not run.well and run.ended - run.began > after for run in runs)
 
     def _known(self, dsn: str) -> tuple[Terms, dict[str, list[Entry]]]:
         [[now]] = query(dsn, "SELECT date_part('epoch', clock_timestamp())")

@@ -12,6 +12,7 @@ from failover.patroni import Patroni
 from support.databases import OLDEST, binaries
 
 pytestmark = [pytest.mark.failover, pytest.mark.timeout(600)]
+NAPS, LONG = 6, 15.0
 
 
 @pytest.fixture
@@ -28,8 +29,11 @@ async def test_a_leader_that_is_killed_and_a_switchover_lose_and_double_nothing(
     patroni: Patroni, tmp_path: Path
 ) -> None:
     async with under_load(patroni.dsn, patroni.ways, tmp_path) as trial:
+        trial.spawn_naps(NAPS, LONG)  # they run when their workers' leases run out
+        await trial.napping(NAPS, LONG)
         await trial.through(await patroni.kill_leader())
         await patroni.bring_back()
         await trial.through(await patroni.switch_back())
         report, _ = await trial.verdict("Patroni's leader killed", "`patronictl switchover`")
     assert report.violations == []
+    assert trial.cut_short(after=LONG / 3) >= NAPS
