@@ -21,16 +21,16 @@ from piecework.cli.output import Column, print_table  # noqa: E402
 PAGE = ROOT / "docs" / "reliability.md"
 BEGIN, END = "<!-- failover: written by tools/failover.py -->", "<!-- failover: end -->"
 COLUMNS = (
-    "What happens", "PostgreSQL", "Seconds without writes", "Then until the first job", "until all workers work",
-    "Jobs lost", "run again", "doubled", "Late ends refused", "Attempts spent",
+    "Failover", "PostgreSQL", "No writes, s", "First job after, s", "All workers, s", "Lost", "Run again", "Doubled",
+    "Refused late", "Attempts spent",
 )  # fmt: skip
 
 
 def run(more: list[str]) -> tuple[int, list[Figures]]:
     """Run the tests in a process of its own; returns its exit code, and what was measured."""
     with tempfile.NamedTemporaryFile(prefix="piecework-failover-") as file:
-        command = [sys.executable, "-m", "pytest", "-m", "failover", "tests/failover", *more]
-        done = subprocess.run(command, cwd=ROOT, env=os.environ | {FIGURES_FILE: file.name}, check=False)
+        command = [sys.executable, "-m", "pytest", "-m", "failover", "-o", "faulthandler_timeout=0", "tests/failover"]
+        done = subprocess.run([*command, *more], cwd=ROOT, env=os.environ | {FIGURES_FILE: file.name}, check=False)
         lines = Path(file.name).read_bytes().splitlines()
     return done.returncode, [msgspec.json.decode(line, type=Figures) for line in lines]
 
@@ -40,7 +40,7 @@ def cells(figures: Figures) -> list[str]:
     counts = [figures.lost, figures.repeated, figures.doubled, figures.refused, figures.spent]
     return [
         figures.case, figures.server, *(f"{each:.1f}" for each in seconds),
-        *("below" if each is None else str(each) for each in counts),
+        *("–" if each is None else str(each) for each in counts),
     ]  # fmt: skip
 
 
