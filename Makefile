@@ -7,8 +7,9 @@
 #   make mutants turn off each safeguard in turn   make chaos   break what can break; both into docs/reliability.md
 #   make chaos SEEDS="1 2 3" MINUTES=10
 #   make upgrade this version beside the one before, and a migration of a million live jobs
+#   make failover  lose the primary under load, with and without Patroni, into docs/reliability.md too
 
-.PHONY: demo test check soak simulate mutants chaos upgrade bench bench-peers bench-smoke fresh-machine
+.PHONY: demo test check soak simulate mutants chaos upgrade failover bench bench-peers bench-smoke fresh-machine
 .DEFAULT_GOAL := test
 
 PYTEST = .venv/bin/python -m pytest
@@ -48,6 +49,11 @@ chaos: .venv/dev.stamp
 upgrade: .venv/dev.stamp
 	@tools/postgresql15.sh >/dev/null
 	@$(PYTEST) -m upgrade -s tests/upgrade $(ARGS)
+
+failover: .venv/dev.stamp
+	@tools/postgresql15.sh >/dev/null
+	@tools/patroni.sh >/dev/null
+	@.venv/bin/python tools/failover.py $(ARGS)
 
 bench: .venv/dev.stamp
 	@.venv/bin/python -m bench $(ARGS)

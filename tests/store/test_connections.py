@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from piecework.store.connection import complete_dsn, describe, sever
 from piecework.store.listening import hints
 from piecework.store.store import Store
 from piecework.testing import FaultProxy
+from support.private_postgres import PrivatePostgres
 from support.scene import Scene
 
 pytestmark = pytest.mark.postgres(18)
@@ -25,6 +27,26 @@ def test_what_the_dsn_says_wins_over_the_defaults(server: object) -> None:
     given = conninfo_to_dict(complete_dsn("postgresql://u@h/d?connect_timeout=9&application_name=mine"))
     assert (given["connect_timeout"], given["application_name"], given["host"]) == ("9", "mine", "h")
     assert conninfo_to_dict(complete_dsn("host=h"))["tcp_user_timeout"] == "10000"
+
+
+@pytest.mark.parametrize("dsn", ["postgresql://u@a:1,b:2/d", "host=/a,/b", "hostaddr=10.0.0.1,10.0.0.2"])
+def test_of_several_hosts_the_one_that_writes_is_meant_unless_the_dsn_says_otherwise(server: object, dsn: str) -> None:
+    given = conninfo_to_dict(complete_dsn(dsn))
+    assert (given["target_session_attrs"], given["connect_timeout"]) == ("read-write", "2")
+    own = conninfo_to_dict(complete_dsn(make_conninfo(dsn, target_session_attrs="any", connect_timeout=9)))
+    assert (own["target_session_attrs"], own["connect_timeout"]) == ("any", "9")
+    assert "target_session_attrs" not in conninfo_to_dict(complete_dsn("host=a"))
+
+
+async def test_the_host_that_writes_is_found_behind_one_that_only_reads_and_one_that_is_gone(
+    server: object, private_postgres: Callable[..., PrivatePostgres], tmp_path: Path
+) -> None:
+    reads, writes = private_postgres(default_transaction_read_only="on"), private_postgres()
+    dsn = make_conninfo(writes.dsn, host=f"{tmp_path},{reads.folder},{writes.folder}")
+    async with Scene.open(dsn, migrate=True) as scene:
+        await scene.spawn_many(1)
+        assert scene.worker()  # by the blocking connection of the heartbeat
+        assert (await scene.link.connection()).info.host == str(writes.folder)
 
 
 @pytest.mark.parametrize("dsn", ["mysql://u@h/d", "host=h x=1", "postgresql://u:secret@h/d?x=1", "just text"])

@@ -178,8 +178,37 @@ def test_what_a_failover_has_forgotten_is_counted_and_is_no_loss() -> None:
     terms = Terms(accepted={"a": 1.0, "x": 2.5}, forgotten=[(1.5, 3.0)])
     report = judge([twice], terms)
     assert report.holds
-    assert report.forgotten == 1
+    assert (report.forgotten, report.repeated) == (["x"], [])
     assert not judge([twice], replace(terms, forgotten=[(3.0, 4.0)])).holds
+
+
+def test_a_job_that_ran_and_was_forgotten_is_named_like_one_that_did_not() -> None:
+    nowhere = JobHistory("x", entries=run(1, 2.6, 2.7))
+    terms = Terms(accepted={"x": 2.5}, forgotten=[(1.5, 3.0)])
+    report = judge([nowhere], terms)
+    assert (report.holds, report.forgotten) == (True, ["x"])
+    assert dict(judge([nowhere], replace(terms, forgotten=())).counts) == {"lost": 1}
+    # What was accepted before that second is there, or is lost, whenever it ran.
+    assert dict(judge([nowhere], replace(terms, accepted={"x": 1.0})).counts) == {"lost": 1}
+
+
+@pytest.mark.parametrize("again, attempts, repeated", [
+    (1, [], True),
+    (2, [Attempt(1, "w1", 1, "release", 2.0, 6.0)], True),
+    (2, [Attempt(1, "w1", 1, "reschedule", 2.0, 2.9)], False),
+])  # fmt: skip
+def test_a_job_that_had_returned_and_runs_again_is_named_unless_its_end_is_on_record(
+    again: int, attempts: list[Attempt], repeated: bool
+) -> None:
+    ran = JobHistory(
+        "a", [row(claim_no=again, ended=9.0)], attempts, run(1, 2.0, 2.8) + run(again, 7.0, 8.0, "p2")
+    )  # fmt: skip
+    report = judge([ran], Terms(forgotten=[(2.5, 3.0)]))
+    assert report.repeated == (["a"] if repeated else [])
+    assert judge([ran], Terms(forgotten=[(20.0, 21.0)])).repeated == []
+    # What went on before it was forgotten, and did not come back, has run as it should.
+    gone = JobHistory("a", [], [], ran.entries)
+    assert judge([gone], Terms(accepted={"a": 2.6}, forgotten=[(2.5, 9.0)])).repeated == []
 
 
 def test_a_fault_that_comes_meanwhile_puts_the_promise_off() -> None:

@@ -33,6 +33,9 @@ _DEFAULTS: dict[str, str] = {
     "keepalives_count": "3",
     "tcp_user_timeout": "10000",
 }
+# Of several hosts the one that writes is meant: a standby would take the connection and refuse the work. They are tried
+# in turn, and one whose machine is gone costs the whole timeout at each try (2 is libpq's least).
+_WITH_SEVERAL_HOSTS: dict[str, str] = {"target_session_attrs": "read-write", "connect_timeout": "2"}
 
 
 def complete_dsn(dsn: str) -> str:
@@ -49,11 +52,10 @@ def complete_dsn(dsn: str) -> str:
             "Write it as postgresql://user:password@host:5432/database or as key=value pairs"
         ) from None
     chosen = {name: value for name, value in given.items() if value is not None}
+    several = "," in str(chosen.get("host") or chosen.get("hostaddr") or "")
+    defaults = {**_DEFAULTS, **_WITH_SEVERAL_HOSTS} if several else _DEFAULTS
     # The encoding is piecework's own matter: it is not the database's, nor the environment's.
-    if "," in str(given.get("host") or given.get("hostaddr") or ""):
-        # Of several hosts the one that writes is meant: a standby would take the connection and refuse the work.
-        given.setdefault("target_session_attrs", "read-write")
-    return make_conninfo("", **{**_DEFAULTS, **chosen, "client_encoding": "UTF8"})
+    return make_conninfo("", **{**defaults, **chosen, "client_encoding": "UTF8"})
 
 
 def describe(dsn: str) -> str:

@@ -214,7 +214,7 @@ def _told(plan: Plan, fleet: Fleet, log: Log, course: Course, report: Report, ve
         started={f"{role}s": number for role, number in fleet.started.items()},
         exits={str(code): times for code, times in sorted(fleet.exits.items())}, postgresql=version, jobs=report.jobs,
         accepted=course.accepted, runs=report.runs, effects=report.effects, statuses=report.statuses,
-        attempts=report.attempts, forgotten=report.forgotten, taken_over=report.taken_over,
+        attempts=report.attempts, forgotten=len(report.forgotten), taken_over=report.taken_over,
         refused=len(report.refused), drained_in=log.drained_in, promised=promised(plan.crew.lease),
         faults=by_fault(course, report), skipped=log.skipped, must_be_none=none, violations=shown(report),
     )  # fmt: skip

@@ -14,7 +14,7 @@ from piecework.testing.history import RULES, Fault, Report
 RESUMED_WITHIN = 5.0
 """Seconds after a fault is over, within which a job has to begin."""
 _LOST = frozenset({"lost", "not ended"})
-_DOUBLED = frozenset({
+DOUBLED = frozenset({
     "ended twice", "settled twice", "claim ran twice", "effect doubled", "effect of a lost claim", "fence",
 })  # fmt: skip
 _SHOWN = 20
@@ -115,7 +115,7 @@ def by_fault(course: Course, report: Report) -> list[FaultReport]:
         fault = belongs(violation.at)
         if fault is not None:
             lost[fault.name] += violation.rule in _LOST
-            doubled[fault.name] += violation.rule in _DOUBLED
+            doubled[fault.name] += violation.rule in DOUBLED
     reports: list[FaultReport] = []
     for name in sorted({fault.name for fault in faults}):
         times = [second for fault, second in zip(faults, took, strict=True) if fault.name == name]

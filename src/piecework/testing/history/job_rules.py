@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 from piecework.testing.history.records import Attempt, JobHistory, JobRow, Run
 from piecework.testing.history.terms import Cut, Fault, Rule, Terms, Violation
@@ -62,6 +62,8 @@ class JobRules:
         """Runs that overlapped with a later one, and may."""
         self.rescued: list[tuple[float | None, float]] = []
         """When each claim that was rescued was lost, as far as that is known, and when it was given back."""
+        self.forgotten = False
+        """Whether it was accepted, and a failover has forgotten it."""
 
     def broken(self, workers: frozenset[str] | None) -> Iterator[Violation]:
         """Yield what is violated.
@@ -90,9 +92,13 @@ class JobRules:
     def _ends(self) -> Iterator[Violation]:
         rows, accepted = self.history.rows, self.terms.accepted.get(self.history.id)
         if not rows:
-            known = [at for at in (accepted, *(attempt.ended for attempt in self.history.attempts)) if at is not None]
-            may_be = [self.terms.was_forgotten(at) for at in known]
-            if not any(may_be) and not any(self.terms.claim_was_forgotten(run.began) for run in self.runs):
+            if accepted is not None:
+                self.forgotten = may_be = self.terms.was_forgotten(accepted)
+            else:
+                may_be = any(self.terms.was_forgotten(attempt.ended) for attempt in self.history.attempts) or any(
+                    self.terms.claim_was_forgotten(run.began) for run in self.runs
+                )
+            if not may_be:
                 yield self._found("lost", "it was accepted, and is nowhere")
         live = [row for row in rows if row.status == "live"]
         if len(rows) > 1:
@@ -164,6 +170,21 @@ class JobRules:
         why = "its worker was given up for dead, and went on undisturbed" if rescued else "its worker had its lease"
         what = f"claim {later.claim_no} began while claim {earlier.claim_no} ran: {why}"
         yield self._found("runs overlap", what, earlier, later, *([lost] if lost else []))
+
+    def repeated(self) -> bool:
+        """Whether it ran again after a run had returned, the claim or the end of which a failover has forgotten."""
+        return self.row is not None and any(
+            earlier.well and earlier.ended is not None and earlier.ended <= later.began and self._was_forgotten(earlier)
+            for earlier, later in combinations(self.runs, 2)
+        )
+
+    def _was_forgotten(self, run: Run) -> bool:
+        ended = self.by_claim.get(run.claim_no)
+        if ended is not None and ended.move not in ("release", "rescue"):
+            return False
+        return self.terms.claim_was_forgotten(run.began) or (
+            run.ended is not None and self.terms.was_forgotten(run.ended)
+        )
 
     def _effects(self, row: JobRow) -> Iterator[Violation]:
         effects = Counter(entry.claim_no for entry in self.history.entries if entry.event == "effect")

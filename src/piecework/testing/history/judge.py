@@ -38,6 +38,8 @@ class Judge:
         self._moves: Counter[str] = Counter()
         self._rescued: list[tuple[float | None, float]] = []
         self._refused: list[float] = []
+        self._forgotten: list[str] = []
+        self._repeated: list[str] = []
         self._jobs = self._runs = self._effects = self._taken_over = 0
 
     def add(self, history: JobHistory) -> None:
@@ -52,6 +54,10 @@ class Judge:
         rules = JobRules(history, runs, self._terms, self._cuts)
         self._find(rules.broken(self._workers))
         self._taken_over += rules.taken_over
+        if rules.forgotten:
+            self._forgotten.append(history.id)
+        if self._terms.forgotten and rules.repeated():
+            self._repeated.append(history.id)
         self._rescued += rules.rescued
         rescued = {attempt.claim_no: attempt.ended for attempt in history.attempts if attempt.move == "rescue"}
         self._refused += [
@@ -61,10 +67,9 @@ class Judge:
 
     def report(self) -> Report:
         """Judge what is left, and return what was found. Called once, after the last `add`."""
-        forgotten = 0
         for job, at in self._missing.items():
             if self._terms.was_forgotten(at):
-                forgotten += 1
+                self._forgotten.append(job)
             else:
                 self._find(
                     [Violation("lost", (job,), "it was accepted, and nothing is known of it", (f"at {at}",), at)]
@@ -72,7 +77,7 @@ class Judge:
         self._find(self._keys.broken())
         return Report(
             jobs=self._jobs, statuses=self._statuses, attempts=self._moves, runs=self._runs, effects=self._effects,
-            forgotten=forgotten, taken_over=self._taken_over,
+            forgotten=self._forgotten, repeated=self._repeated, taken_over=self._taken_over,
             rescued=self._rescued, refused=sorted(self._refused),
             counts=self._counts, violations=self._violations,
         )  # fmt: skip

@@ -131,8 +131,10 @@ class Report:
     """How many attempts ended by each move."""
     runs: int
     effects: int
-    forgotten: int
-    """Accepted jobs that a failover has forgotten: what an asynchronous standby may lose."""
+    forgotten: Sequence[str]
+    """The accepted jobs that a failover has forgotten: what an asynchronous standby may lose."""
+    repeated: Sequence[str]
+    """The jobs that ran again although a run of them had returned, since a failover has forgotten that."""
     taken_over: int
     """Runs that overlapped with a later one, by workers that had lost their lease: excused."""
     rescued: Sequence[tuple[float | None, float]]
