@@ -4,7 +4,9 @@
 SELECT listed.* FROM (
     (SELECT j.id, j.job_type, CASE WHEN j.worker_id IS NULL THEN 'pending' ELSE 'running' END AS status, j.queue,
             j.priority, j.attempt, j.failures, j.crashes, j.claim_no, j.worker_id,
-            CASE WHEN j.worker_id IS NULL THEN j.run_at END AS run_at, j.created_at, j.claimed_at,
+            CASE WHEN j.worker_id IS NULL
+                 THEN least(greatest(j.run_at, timestamptz '0001-01-02 00:00+00'),
+                            timestamptz '9999-12-31 00:00+00') END AS run_at, j.created_at, j.claimed_at,
             j.claimed_at AS started_at, NULL::timestamptz AS finished_at, j.tags, j.config::text,
             (SELECT p.result::text FROM /*schema.*/progress p WHERE p.job_id = j.id) AS result, NULL::text AS error,
             j.key, j.concurrency_key, j.parked,
