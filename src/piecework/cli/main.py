@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import sys
 from importlib import import_module
 from typing import Never
 
@@ -16,6 +18,7 @@ from piecework.base.errors import (
     RegistrationError,
     SpawnError,
 )
+from piecework.base.texts import quiet_text
 
 # In the order of the help. A module is imported when its command is asked for.
 _COMMANDS = {
@@ -53,7 +56,7 @@ class Piecework(click.Group):
         except PieceworkError as error:
             if ctx.params["debug"]:
                 raise
-            click.echo(f"Error: {error}", err=True)
+            click.echo("\n".join(map(quiet_text, f"Error: {error}".split("\n"))), err=True)
             ctx.exit(exit_code(error))
         except (KeyboardInterrupt, asyncio.CancelledError):
             ctx.exit(INTERRUPTED)
@@ -90,5 +93,7 @@ def command(debug: bool) -> None:
 
 def main() -> Never:
     """Run the command of `sys.argv`, and exit."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # what the terminal's encoding lacks is no reason to end
     command(prog_name="piecework")
     raise SystemExit(0)

@@ -24,6 +24,7 @@ from piecework.cli.chaos.verdict import ChaosReport
 from piecework.cli.database import SCHEMA_VARIABLE, named_dsn
 from piecework.cli.main import FAILED
 from piecework.cli.output import json_option, print_json
+from piecework.cli.parameters import Number
 from piecework.store.connection import describe
 from piecework.testing.history import Report, Terms, check
 from piecework.work.database import DSN_VARIABLE
@@ -73,7 +74,7 @@ class ChaosOptions(TypedDict):
 @click.option(
     "--seconds",
     metavar="S",
-    type=click.FloatRange(1, _MOST_SECONDS),
+    type=Number(1, _MOST_SECONDS),
     default=60.0,
     show_default=True,
     help="How long things break.",
@@ -92,7 +93,7 @@ class ChaosOptions(TypedDict):
 @click.option(
     "--rate",
     metavar="N",
-    type=click.FloatRange(1, 10_000),
+    type=Number(1, 10_000),
     default=40.0,
     show_default=True,
     help="Jobs that each of them spawns per second.",
@@ -100,7 +101,7 @@ class ChaosOptions(TypedDict):
 @click.option(
     "--lease",
     metavar="S",
-    type=click.FloatRange(1, 3600),
+    type=Number(1, 3600),
     default=2.0,
     show_default=True,
     help="Of the workers; 18 where nothing else is said, and then all takes longer.",
