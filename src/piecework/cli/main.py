@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import io
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Never
 
@@ -50,16 +52,35 @@ class Piecework(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        with _quietly():
+            return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> object:
         try:
-            return super().invoke(ctx)
+            with _quietly():
+                return super().invoke(ctx)
         except PieceworkError as error:
             if ctx.params["debug"]:
                 raise
-            click.echo("\n".join(map(quiet_text, f"Error: {error}".split("\n"))), err=True)
+            click.echo(_quiet(f"Error: {error}"), err=True)
             ctx.exit(exit_code(error))
         except (KeyboardInterrupt, asyncio.CancelledError):
             ctx.exit(INTERRUPTED)
+
+
+@contextmanager
+def _quietly() -> Generator[None]:
+    """Let no message about a wrong call drive the terminal: it may quote what the command was called with."""
+    try:
+        yield
+    except click.ClickException as error:
+        error.message = _quiet(error.message)
+        raise
+
+
+def _quiet(lines: str) -> str:
+    return "\n".join(map(quiet_text, lines.split("\n")))
 
 
 def exit_code(error: PieceworkError) -> int:
