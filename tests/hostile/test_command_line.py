@@ -33,25 +33,25 @@ words = st.one_of(st.sampled_from(WORDS), st.sampled_from(WORDS), any_texts(), t
 
 @examples(150)
 @given(st.sampled_from(COMMANDS), st.lists(words, max_size=5))
-def test_no_argument_brings_about_a_traceback(shared_dsn: str, command: list[str], given: list[str]) -> None:
-    arguments = [*command, *given]
-    if "--debug" in arguments or ("--listen-url" in arguments[:-1] and any("=" in each for each in given)):
-        return
-    result = call(*arguments, dsn=shared_dsn if (command and command[0] != "jobs") or len(command) > 1 else None)
+def test_no_argument_brings_about_a_traceback(shared_dsn: str, command: list[str], more: list[str]) -> None:
+    arguments = [*command, *more]
+    if "--debug" in arguments or ("--listen-url" in arguments and any("=" in each for each in more)):
+        return  # it is to show tracebacks; it might ask for the address of who knows what host
+    result = call(*arguments, dsn=shared_dsn)
     assert "Traceback" not in result.output
 
 
 @examples(60)
 @given(st.lists(words, min_size=1, max_size=4))
-def test_no_target_of_a_worker_brings_about_a_traceback(given: list[str]) -> None:
-    result = call("worker", *[word for word in given if word not in ("-h", "--help")], dsn=None)
+def test_no_target_of_a_worker_brings_about_a_traceback(target: list[str]) -> None:
+    result = call("worker", *[word for word in target if word not in ("-h", "--help")])
     assert result.exit_code == 2
     assert "Traceback" not in result.output
 
 
 @pytest.mark.parametrize("arguments", [
     ["status", "--long", "nan"], ["status", "--watch", "nan"], ["status", "--watch", "1e400"],
-    ["status", "--long", "-1"], ["demo", "--lease", "nan"], ["demo", "\ud800"], ["demo", "a\0b"],
+    ["status", "--long", "-1"], ["demo", "--lease", "nan"],
     ["bench", "--seconds", "nan"], ["bench", "--jobs", "9" * 5000], ["chaos", "--seconds", "nan"],
     ["chaos", "--lease", "nan"], ["chaos", "--rate", "nan"], ["chaos", "--fault", "\x1b[31m"],
     ["chaos", "--check", "--schema", "\ud800"], ["limits", "set", "k", "9" * 5000], ["limits", "set", "k", "١"],
@@ -71,7 +71,7 @@ def test_no_target_of_a_worker_brings_about_a_traceback(given: list[str]) -> Non
     ["worker", "..:x"], ["worker", "/etc/passwd"],
 ], ids=lambda arguments: " ".join(arguments)[:40].encode("ascii", "backslashreplace").decode())  # fmt: skip
 def test_a_wrong_call_is_called_wrong(arguments: list[str]) -> None:
-    result = call(*arguments, dsn=None)
+    result = call(*arguments)
     assert result.exit_code == 2, result.output
     assert len(result.output) < 3000
 
@@ -79,14 +79,13 @@ def test_a_wrong_call_is_called_wrong(arguments: list[str]) -> None:
 @examples(25)
 @given(names() | any_texts(), st.sampled_from(["", "q"]) | names(), st.integers(-5, 2**31) | st.just(10**30))
 def test_a_limit_is_set_under_the_very_name_or_refused(shared_dsn: str, key: str, queue: str, limit: int) -> None:
-    arguments = ["--queue", queue, "--json", "--", key, str(limit)]
-    result = call("limits", "set", *arguments[:-3], "--database-url", shared_dsn, *arguments[-3:])
+    result = call("limits", "set", "--queue", queue, "--json", "--", key, str(limit), dsn=shared_dsn)
     fits = is_name(key) and 0 <= limit < 2**31
     assert result.exit_code == (0 if fits else 2)
     if fits:
         found = {(each["key"], each["queue"]): each["limit"] for each in json.loads(result.output)["limits"]}
         assert found[key, queue] == limit
-        call("limits", "set", "--queue", queue, "--database-url", shared_dsn, "--", key, "-")
+        call("limits", "set", "--queue", queue, "--", key, "-", dsn=shared_dsn)
 
 
 def run(arguments: Sequence[str | bytes], **environment: str) -> subprocess.CompletedProcess[bytes]:
@@ -109,10 +108,10 @@ def test_bytes_that_are_no_text_are_refused_by_the_real_command(shared_dsn: str)
 def test_what_an_encoding_lacks_is_escaped_by_the_real_command(shared_dsn: str) -> None:
     name = "".join(NASTY)[:60]
     environment = {"PIECEWORK_DATABASE_URL": shared_dsn, "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
-    assert call("limits", "pause", "--database-url", shared_dsn, "--", name).exit_code == 0
+    assert call("limits", "pause", "--", name, dsn=shared_dsn).exit_code == 0
     for arguments in (["limits", "list"], ["limits", "list", "--json"], ["limits", "list", "--queue"]):
         ended = run(arguments, **environment)
         assert ended.returncode in (0, 2), ended
         assert b"Traceback" not in ended.stderr, ended
         assert b"\x1b" not in ended.stdout + ended.stderr
-    call("limits", "resume", "--database-url", shared_dsn, "--", name)
+    call("limits", "resume", "--", name, dsn=shared_dsn)

@@ -35,6 +35,9 @@ _COMMANDS = {
     "chaos": "piecework.cli.chaos.command",
 }
 
+_MOST_QUOTED = 1000
+"""Characters of a message about a wrong call."""
+
 FAILED, USAGE, DATABASE, INTERRUPTED = 1, 2, 3, 130
 
 
@@ -75,7 +78,8 @@ def _quietly() -> Generator[None]:
     try:
         yield
     except click.ClickException as error:
-        error.message = _quiet(error.message)
+        text = _quiet(error.message)
+        error.message = text if len(text) <= _MOST_QUOTED else text[:_MOST_QUOTED] + "…"
         raise
 
 
