@@ -47,8 +47,8 @@ def _module(name: str, given: str) -> ModuleType:
         if error.name is None or not (name + ".").startswith(error.name + "."):
             raise _broken(name, error) from error
         raise ConfigurationError(
-            f"there is no module {shown(error.name)}: it was looked for in the working directory and among the installed "
-            "packages. Run this in the directory that holds it"
+            f"there is no module {shown(error.name)}: it was looked for in the working directory and among the "
+            "installed packages. Run this in the directory that holds it"
         ) from None
     except Exception as error:
         raise _broken(name, error) from error
@@ -71,7 +71,8 @@ def _attribute(module: ModuleType, path: str) -> Jobs:
         value = getattr(value, part)
     if not isinstance(value, Jobs):
         raise ConfigurationError(
-            f"{module.__name__}:{path[:200]} is not a Jobs but of the type {type(value).__name__}: {_what_there_is(module)}"
+            f"{module.__name__}:{path[:200]} is not a Jobs but of the type {type(value).__name__}: "
+            f"{_what_there_is(module)}"
         )
     return value
 
