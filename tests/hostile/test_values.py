@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hostile.helpers import connected, is_readable, refusal, sql
 from hostile.texts import STRAY, alike, can_be_stored, texts, values
 from piecework import ConfigTooLarge, CurrentJob, InvalidConfig, JobErrored, JobHandle, Jobs, UndecodableResult
-from piecework.testing import current_job
+from piecework.testing import current_job, in_memory
 from support.examples import examples
 
 SOME = st.lists(values(), min_size=1, max_size=6)
@@ -73,6 +73,22 @@ async def test_state_result_and_progress_come_back(jobs: Jobs, sent: list[tuple[
         assert alike(value, came[number])
         assert alike(value, came[len(sent) + number])
         assert alike(value, seen[number])
+
+
+@examples(10)
+@given(SOME)
+async def test_the_store_in_memory_takes_the_same(sent: list[object]) -> None:
+    jobs = Jobs()
+
+    @jobs.job
+    async def echo(job: CurrentJob, value: object) -> object:
+        await job.save_state(value)
+        return job.execution_state(object)
+
+    async with in_memory(jobs), jobs.worker():
+        handles = await jobs.spawn_all(echo.options(tags=["'\\"]).spec(value) for value in sent)
+        came = await handles.results(timeout=SOON)
+    assert all(map(alike, sent, came))
 
 
 endless: list[object] = []
