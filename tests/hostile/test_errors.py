@@ -158,7 +158,7 @@ def test_whatever_an_error_is_what_is_stored_of_it_is_bounded_and_can_be_stored(
 @given(st.lists(st.sampled_from((*NASTY, *STRAY)), max_size=30).map("".join))
 def test_a_message_is_stored_as_it_is_but_for_what_cannot_be(text: str) -> None:
     stored = describe(ValueError(text)).message
-    assert stored == (text.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode() or "ValueError()")
+    assert stored == (text.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode() or "ValueError('')")
 
 
 async def test_every_one_of_them_is_a_failed_attempt_and_the_worker_goes_on(
@@ -261,7 +261,7 @@ async def test_messages_come_back_to_whoever_waits_and_to_the_command_line(jobs:
         for text, handle in zip(sent, handles, strict=True):
             outcome = await handle.wait(timeout=SOON)
             assert outcome.error is not None
-            assert outcome.error.message == (text or "ValueError()")
+            assert outcome.error.message == (text or "ValueError('')")
     await asyncio.to_thread(call, "jobs", "show", str(handles[0].id), dsn=jobs.dsn)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 
 from hypothesis import strategies as st
 
@@ -79,6 +80,12 @@ def _float(number: float) -> float:
         return math.inf
 
 
+_TURNING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
 def drives_terminal(text: str) -> list[str]:
-    """The characters of an output, line by line, that a terminal would not simply show."""
-    return [character for line in text.split("\n") for character in line if not character.isprintable()]
+    """The characters of an output that do more to a terminal than to be shown, or to begin a new line."""
+    return [
+        each for each in text
+        if each != "\n" and (each in _TURNING or unicodedata.category(each) in ("Cc", "Cs", "Zl", "Zp"))
+    ]  # fmt: skip

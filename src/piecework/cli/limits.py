@@ -8,9 +8,9 @@ from typing import TypeVar
 import click
 
 from piecework.base.texts import shown
+from piecework.cli import parameters
 from piecework.cli.database import ask, database_options
 from piecework.cli.output import Column, json_option, print_json, print_table, quiet_text
-from piecework.cli.parameters import NAME, NAME_OR_NOTHING
 from piecework.store.limiting import (
     ConcurrencyLimit,
     list_concurrency_limits,
@@ -28,7 +28,8 @@ _DIGITS = 20
 
 def _queue_option(command: Decorated) -> Decorated:
     return click.option(
-        "--queue", metavar="NAME", type=NAME_OR_NOTHING, default="", help="Only of this queue; else of all queues."
+        "--queue", metavar="NAME", type=parameters.name_or_nothing, default="",
+        help="Only of this queue; else of all queues.",
     )(command)  # fmt: skip
 
 
@@ -59,7 +60,7 @@ def list_command(as_json: bool, database_url: str | None, schema: str) -> None:
 
 
 @command.command("set", short_help="Let so many jobs of a key run at once.")
-@click.argument("key", type=NAME)
+@click.argument("key", type=parameters.name)
 @click.argument("limit", metavar="N", type=click.UNPROCESSED)
 @_queue_option
 @json_option
@@ -78,7 +79,7 @@ def set_command(key: str, limit: str, queue: str, as_json: bool, database_url: s
 
 
 @command.command("pause", short_help="Start no job of a key.")
-@click.argument("key", type=NAME)
+@click.argument("key", type=parameters.name)
 @_queue_option
 @json_option
 @database_options
@@ -93,7 +94,7 @@ def pause_command(key: str, queue: str, as_json: bool, database_url: str | None,
 
 
 @command.command("resume", short_help="Start jobs of a key again.")
-@click.argument("key", type=NAME)
+@click.argument("key", type=parameters.name)
 @_queue_option
 @json_option
 @database_options

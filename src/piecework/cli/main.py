@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from importlib import import_module
-from typing import Never
+from typing import Never, cast
 
 import click
 
@@ -78,9 +77,12 @@ def _quietly() -> Generator[None]:
     try:
         yield
     except click.ClickException as error:
-        text = _quiet(error.message)
-        error.message = text if len(text) <= _MOST_QUOTED else text[:_MOST_QUOTED] + "…"
-        raise
+        said = error.format_message()
+        text = _quiet(said)
+        text = text if len(text) <= _MOST_QUOTED else text[:_MOST_QUOTED] + "…"
+        if text == said or not isinstance(error, click.UsageError):
+            raise
+        raise click.UsageError(text, error.ctx) from None
 
 
 def _quiet(lines: str) -> str:
@@ -118,7 +120,8 @@ def command(debug: bool) -> None:
 
 def main() -> Never:
     """Run the command of `sys.argv`, and exit."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # what the terminal's encoding lacks is no reason to end
+    reconfigure = cast("Callable[..., None] | None", getattr(sys.stdout, "reconfigure", None))
+    if reconfigure is not None:
+        reconfigure(errors="backslashreplace")  # what the terminal's encoding lacks is no reason to end
     command(prog_name="piecework")
     raise SystemExit(0)

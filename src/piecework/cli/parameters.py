@@ -1,4 +1,4 @@
-"""Kinds of arguments: names as they can be stored, and numbers that are numbers."""
+"""What arguments have to be besides: names as they can be stored, and numbers that are numbers."""
 
 from __future__ import annotations
 
@@ -10,34 +10,21 @@ from piecework.base.errors import InvalidOptions
 from piecework.work.placement import checked_name
 
 
-class _Name(click.ParamType):
-    """The name of a queue, a job type or a key."""
-
-    name = "text"
-
-    def __init__(self, *, may_be_empty: bool = False) -> None:
-        self._may_be_empty = may_be_empty
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return the name, or end the command with the reason why it is none."""
-        if value == "" and self._may_be_empty:
-            return ""
-        try:
-            return checked_name(value, "it")
-        except InvalidOptions as error:
-            self.fail(str(error), param, ctx)
+def name(value: str) -> str:
+    """Return the name of a queue, a job type or a key; end the command where it is none."""
+    try:
+        return checked_name(value, "it")
+    except InvalidOptions as error:
+        raise click.BadParameter(str(error)) from None
 
 
-NAME = _Name()
-NAME_OR_NOTHING = _Name(may_be_empty=True)
+def name_or_nothing(value: str) -> str:
+    """Return a name, or the empty text that stands for any."""
+    return name(value) if value else ""
 
 
-class Number(click.FloatRange):
-    """A number between two others: not nan, which is neither below nor above them."""
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Return the number, or end the command with the reason why it is none."""
-        number = float(super().convert(value, param, ctx))
-        if math.isnan(number):
-            self.fail(f"{value!r} is no number.", param, ctx)
-        return number
+def a_number(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
+    """Return a number; end the command where it is nan, which is neither below nor above the bounds of an option."""
+    if value is not None and math.isnan(value):
+        raise click.BadParameter("nan is no number", ctx, param)
+    return value

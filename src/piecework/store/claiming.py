@@ -21,7 +21,9 @@ _TOO_LARGE = (psycopg.errors.ProgramLimitExceeded, psycopg.errors.InternalError_
 _order = attrgetter("priority", "run_at", "id")
 _decode_jobs = msgspec.json.Decoder(list[ClaimedJob]).decode
 _AnsweredKeyed: TypeAlias = tuple[list[ClaimedJob] | None, bool, int, list[tuple[str, str, int]] | None]
-_decode_keyed = msgspec.json.Decoder(_AnsweredKeyed).decode
+_decode_keyed = msgspec.json.Decoder(
+    tuple[list[ClaimedJob] | None, bool, int, list[tuple[str, str, int]] | None]
+).decode
 _decode_look = msgspec.json.Decoder(tuple[list[tuple[str, str, int, bool, int]] | None, int, int, int, int]).decode
 
 
@@ -47,7 +49,7 @@ class _Row(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 _Answered: TypeAlias = tuple[int, int, list[_Row]]
-_decode_claimed = msgspec.json.Decoder(_Answered).decode
+_decode_claimed = msgspec.json.Decoder(tuple[int, int, list[_Row]]).decode
 
 
 def _read_claimed(text: str) -> _Answered:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from difflib import get_close_matches
 
 import psycopg
@@ -75,7 +76,7 @@ def _shown(part: object) -> str:
     return text if len(text) <= _MOST_SHOWN else text[:_MOST_SHOWN] + "…"
 
 
-def _parsed(dsn: str) -> dict[str, object]:
+def _parsed(dsn: str) -> dict[str, str | int | None]:
     if "\0" in dsn:
         raise _unreadable("it has a NUL character")
     try:
@@ -103,7 +104,7 @@ def _unreadable(reason: str) -> ConfigurationError:
     )
 
 
-def _refuse_misread(dsn: str, given: dict[str, object]) -> None:
+def _refuse_misread(dsn: str, given: Mapping[str, object]) -> None:
     """Refuse what libpq reads without complaint, but takes a part of a password for a host, a port or a database."""
     hosts = str(given.get("host") or "").split(",")
     if any("@" in host and not host.startswith("/") for host in hosts):
