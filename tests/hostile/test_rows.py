@@ -75,7 +75,9 @@ async def test_a_config_of_any_form_ends_its_own_job_alone(jobs: Jobs, options: 
         assert (outcome.error is None) is (result is not None), name
         assert outcome.error is None or outcome.error.type == "piecework.UndecodableConfig", name
     for name in ("deep", "escapes", "digits"):
-        await told("jobs", "show", str(ids[list(CONFIGS).index(name)]), dsn=jobs.dsn)
+        for options_of_show in ([], ["--json"]):
+            id = str(ids[list(CONFIGS).index(name)])
+            assert (await asyncio.to_thread(call, "jobs", "show", id, *options_of_show, dsn=jobs.dsn)).exit_code == 0
     assert (await asyncio.to_thread(call, "jobs", "list", dsn=jobs.dsn)).exit_code == 0
 
 

@@ -26,7 +26,7 @@ SOME = st.lists(values(), min_size=1, max_size=6)
 @given(SOME)
 async def test_a_value_comes_back_by_every_door(jobs: Jobs, sent: list[object]) -> None:
     @jobs.job
-    async def echo(value: object) -> object:
+    async def echo(job: CurrentJob, value: object) -> object:
         return value
 
     handles: list[JobHandle[object]] = list(await jobs.spawn_all(echo.spec(value) for value in sent))
@@ -47,7 +47,7 @@ async def test_state_result_and_progress_come_back(jobs: Jobs, sent: list[tuple[
     seen: dict[int, object] = {}
 
     @jobs.job
-    async def carry(job: CurrentJob, number: int) -> None:
+    async def carry(job: CurrentJob, number: int) -> object:
         value, note = sent[number]
         await job.save_state(value)
         seen[number] = job.execution_state(object)
@@ -58,6 +58,7 @@ async def test_state_result_and_progress_come_back(jobs: Jobs, sent: list[tuple[
         assert (found.progress.done, found.progress.note) == (number, note)
         assert value is None or alike(value, found.execution_state(object))
         await job.set_result(value)
+        return None
 
     @jobs.job
     def carry_in_thread(job: CurrentJob, number: int) -> object:
@@ -114,7 +115,7 @@ def test_a_config_that_cannot_be_stored_is_refused_by_the_name_of_the_argument(v
     jobs = Jobs()
 
     @jobs.job
-    async def echo(value: object) -> None: ...
+    async def echo(job: CurrentJob, value: object) -> None: ...
 
     refused = refusal(InvalidConfig, lambda: echo.spec(value))
     assert refused is not None
@@ -194,14 +195,14 @@ async def test_a_config_that_is_nested_as_deep_as_it_can_be_spawned_runs_or_fail
     """Between what can be written and what can be read in a claim there is a little: no worker stumbles over it."""
 
     @jobs.job(retry=ONCE)
-    async def depth(value: object) -> int:
+    async def depth(job: CurrentJob, value: object) -> int:
         found = 0
         while isinstance(value, list) and value:
             value, found = value[0], found + 1
         return found
 
     @jobs.job(retry=ONCE, concurrency_key="one")
-    async def keyed_depth(value: object) -> int:
+    async def keyed_depth(job: CurrentJob, value: object) -> int:
         return 0
 
     specs = []

@@ -74,7 +74,7 @@ class Statements:
         values = {
             "schema.": identifier + ".",
             "schema": identifier,
-            "schema_text": _literal(self.schema),
+            "schema_text": _quoted(self.schema),
             "channel": f"'{self.channel}'",
         }
 
@@ -141,6 +141,13 @@ def _escaped(name: str) -> str:
         character if re.fullmatch(r"\w", character, re.ASCII) else f"\\+{ord(character):06x}" for character in name
     )
     return f'U&"{"".join(codes)}"'
+
+
+def _quoted(name: str) -> str:
+    """Return a name as a literal of one line: it stands in texts that are quoted as a whole, by `_literal`."""
+    if "\n" not in name:
+        return "'" + name.replace("'", "''") + "'"
+    return "E'" + name.replace("\\", "\\\\").replace("'", "''").replace("\n", "\\n") + "'"
 
 
 def _literal(value: str | int) -> str:
