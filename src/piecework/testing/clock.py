@@ -126,7 +126,7 @@ def _to(moment: datetime) -> Callable[[Store], Coroutine[object, object, datetim
 def _on(by: timedelta) -> Callable[[Store], Coroutine[object, object, datetime]]:
     if not timedelta(0) <= by <= _LONGEST:
         raise ValueError(f"ManualClock.advance({by!r}) turns the clock on, by a hundred years at most: set(moment) "
-                         "goes to any moment")
+                         "goes back, or further")
     return lambda store: turning.advance_clock(store, by)
 
 

@@ -3,8 +3,10 @@
 -- returns: text (JSON object, see model/explanation.py, JobFacts); no row when there is no such job
 SELECT json_build_object(
     'id', j.id, 'status', CASE WHEN j.worker_id IS NULL THEN 'pending' ELSE 'running' END, 'job_type', j.job_type,
-    'queue', j.queue, 'attempt', j.attempt, 'at', CASE WHEN j.worker_id IS NULL THEN d.run_at ELSE j.claimed_at END,
-    'due_in', date_part('epoch', d.run_at - coalesce((SELECT c.now FROM /*schema.*/clock c WHERE c.one), clock_timestamp())),
+    'queue', j.queue, 'attempt', j.attempt, 'at', CASE WHEN j.worker_id IS NULL
+        THEN least(greatest(j.run_at, timestamptz '0001-01-02 00:00+00'), timestamptz '9999-12-31 00:00+00') ELSE j.claimed_at END,
+    'due_in', date_part('epoch', least(greatest(j.run_at, timestamptz '0001-01-02 00:00+00'), timestamptz '9999-12-31 00:00+00')
+        - coalesce((SELECT c.now FROM /*schema.*/clock c WHERE c.one), clock_timestamp())),
     'manual_clock', EXISTS (SELECT FROM /*schema.*/clock c WHERE c.one),
     'concurrency_key', j.concurrency_key, 'parked', j.parked,
     'limit', CASE WHEN j.concurrency_key IS NOT NULL
@@ -26,10 +28,7 @@ SELECT json_build_object(
     'workers_of_both', (SELECT count(*) FROM /*schema.*/workers w WHERE w.given_up_at IS NULL AND NOT w.draining
                         AND w.beat_at > clock_timestamp() - w.lease AND j.queue = ANY (w.queues)
                         AND j.job_type = ANY (w.job_types)))::text
-FROM /*schema.*/jobs j
-CROSS JOIN LATERAL (SELECT least(greatest(j.run_at, timestamptz '0001-01-02 00:00+00'),
-                                 timestamptz '9999-12-31 00:00+00') AS run_at) AS d
-WHERE j.id = $1::uuid
+FROM /*schema.*/jobs j WHERE j.id = $1::uuid
 UNION ALL
 SELECT json_build_object(
     'id', f.id, 'status', f.status, 'job_type', f.job_type, 'queue', f.queue, 'attempt', f.attempt, 'at', f.finished_at,
