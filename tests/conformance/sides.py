@@ -94,8 +94,8 @@ class Side:
     async def owned(self, worker: str) -> object:
         return sorted((job.id, job.claim_no, job.attempt) for job in await claiming.owned(self.link, worker))
 
-    async def rescue(self, worker: str, beat_no: int) -> object:
-        rescued = self.pulse.rescue(worker, beat_no, LEASE.total_seconds())
+    async def rescue(self, worker: str, beat_no: int, lease: float = LEASE.total_seconds()) -> object:
+        rescued = self.pulse.rescue(worker, beat_no, lease)
         return None if rescued is None else sorted(rescued)
 
     async def beat(self, worker: str) -> object:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from failover.cluster import Cluster
 
+from failover.cluster import Cluster
 from support.databases import NEWEST, OLDEST, binaries
 
 

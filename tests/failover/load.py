@@ -16,10 +16,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from engine.helpers import query
+
 from failover.cluster import Switch
 from failover.figures import Figures
 from failover.probe import Probe
-
 from piecework.cli.chaos import ledger, variables, work
 from piecework.cli.chaos.verdict import DOUBLED, RESUMED_WITHIN
 from piecework.cli.database import opened

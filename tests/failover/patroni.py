@@ -20,8 +20,8 @@ from pathlib import Path
 import psycopg
 from embedded.helpers import children
 from engine.helpers import query
-from failover.cluster import Switch, along
 
+from failover.cluster import Switch, along
 from piecework.store.embedded.home import AsUser, server_account
 
 FETCH = Path(__file__).parent.parent.parent / "tools" / "patroni.sh"

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from failover.load import under_load
 from failover.patroni import Patroni
-
 from support.databases import OLDEST, binaries
 
 pytestmark = [pytest.mark.failover, pytest.mark.timeout(600)]

@@ -46,7 +46,7 @@ class Latch:
 
     def block(self, timeout: float | None) -> bool:
         """Block until it is set, or for so many seconds; return whether it is."""
-        return self._event.wait(timeout)
+        return self._event.wait(None if timeout is None else min(timeout, threading.TIMEOUT_MAX))
 
 
 def _wake(future: asyncio.Future[None]) -> None:

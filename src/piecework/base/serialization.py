@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from collections.abc import Iterator
@@ -51,15 +52,40 @@ def encode(value: object) -> bytes:
 
     Raises:
         TypeError: a part of it is of a type that has no JSON form.
-        ValueError: it refers to itself, or a text in it is not valid Unicode or has a NUL, which PostgreSQL refuses.
+        ValueError: it refers to itself, a float in it is not finite, or a text in it is not valid Unicode or has a NUL,
+            which PostgreSQL refuses.
     """
     try:
         text = _encoder.encode(value)
+        lacks_a_number = b"null" in text and _has_no_number(value)
     except RecursionError as error:
         raise ValueError("it refers to itself or is nested too deeply to be written as JSON") from error
+    except OverflowError as error:
+        raise ValueError(f"an int in it is too large for JSON: {error}. Pass it as a text") from error
     if b"\\u0000" in text and _NUL.search(text):
         raise ValueError("a text in it has a NUL character, which PostgreSQL does not store: take it out or pass bytes")
+    if lacks_a_number:
+        raise ValueError("a float in it is nan or infinite, which JSON has no word for: write None, or a text")
     return text
+
+
+def _plain_other(value: object) -> object:
+    return None if isinstance(value, msgspec.Raw) else _encode_other(value)
+
+
+def _has_no_number(value: object) -> bool:
+    """Whether a float in it is not finite: JSON makes a null of that, without a word."""
+    left: list[object] = [msgspec.to_builtins(value, enc_hook=_plain_other)]
+    while left:
+        each = left.pop()
+        if isinstance(each, float):
+            if not math.isfinite(each):
+                return True
+        elif isinstance(each, dict):
+            left.extend(cast("dict[object, object]", each).values())
+        elif isinstance(each, list | tuple | set | frozenset):
+            left.extend(cast("list[object]", each))
+    return False
 
 
 def decoder(wanted: object) -> msgspec.json.Decoder[object]:

@@ -25,3 +25,13 @@ def span(value: timedelta) -> str:
 def quiet_text(text: str) -> str:
     """Return text of unknown origin as one line that cannot drive a terminal."""
     return "".join(character if character.isprintable() else " " for character in text)
+
+
+def shown(value: object, most: int = 200) -> str:
+    """Return a value of unknown origin as Python writes it, on one line and at most about so long. Never raises."""
+    try:
+        text = str.__str__(repr(value[: most + 1] if isinstance(value, str | bytes) else value))
+    except BaseException:  # the value's own code
+        return f"<{type(value).__name__} that cannot be shown>"
+    text = quiet_text(text[: most + 1])
+    return text if len(text) <= most else text[:most] + "…"

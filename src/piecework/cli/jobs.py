@@ -9,6 +9,7 @@ from uuid import UUID
 import click
 
 from piecework.base.errors import JobNotFound
+from piecework.cli import parameters
 from piecework.cli.database import ask, database_options
 from piecework.cli.output import Column, json_option, moment, print_json, print_table, quiet_text, since, span
 from piecework.model.explanation import JobExplanation
@@ -29,8 +30,8 @@ def command() -> None:
 
 @command.command("list", short_help="The newest jobs first.")
 @click.option("--status", type=click.Choice(_STATUSES), help="Only jobs of this status.")
-@click.option("--queue", metavar="NAME", help="Only jobs of this queue.")
-@click.option("--type", "job_type", metavar="JOB_TYPE", help="Only jobs of this type.")
+@click.option("--queue", metavar="NAME", type=parameters.name, help="Only jobs of this queue.")
+@click.option("--type", "job_type", metavar="JOB_TYPE", type=parameters.name, help="Only jobs of this type.")
 @click.option("--limit", metavar="N", type=click.IntRange(1, 100_000), default=50, show_default=True,
               help="At most so many.")
 @json_option

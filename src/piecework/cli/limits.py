@@ -7,6 +7,8 @@ from typing import TypeVar
 
 import click
 
+from piecework.base.texts import shown
+from piecework.cli import parameters
 from piecework.cli.database import ask, database_options
 from piecework.cli.output import Column, json_option, print_json, print_table, quiet_text
 from piecework.store.limiting import (
@@ -20,10 +22,15 @@ from piecework.store.store import Store
 Decorated = TypeVar("Decorated", bound=Callable[..., object])
 
 _MOST = 2**31 - 1
+_DIGITS = 20
+"""More, and int() may refuse them."""
 
 
 def _queue_option(command: Decorated) -> Decorated:
-    return click.option("--queue", metavar="NAME", default="", help="Only of this queue; else of all queues.")(command)
+    return click.option(
+        "--queue", metavar="NAME", type=parameters.name_or_nothing, default="",
+        help="Only of this queue; else of all queues.",
+    )(command)  # fmt: skip
 
 
 @click.group("limits", short_help="How many jobs of a concurrency key may run at once.")
@@ -53,7 +60,7 @@ def list_command(as_json: bool, database_url: str | None, schema: str) -> None:
 
 
 @command.command("set", short_help="Let so many jobs of a key run at once.")
-@click.argument("key")
+@click.argument("key", type=parameters.name)
 @click.argument("limit", metavar="N", type=click.UNPROCESSED)
 @_queue_option
 @json_option
@@ -65,14 +72,14 @@ def set_command(key: str, limit: str, queue: str, as_json: bool, database_url: s
 
     Example: piecework limits set 'account:*' 4
     """
-    if limit != "-" and not (limit.isascii() and limit.isdecimal() and int(limit) <= _MOST):
-        raise click.BadParameter(f"{limit!r} is no number from 0 to {_MOST}, and not -", param_hint="N")
+    if limit != "-" and not (limit.isascii() and limit.isdecimal() and len(limit) <= _DIGITS and int(limit) <= _MOST):
+        raise click.BadParameter(f"{shown(limit, 40)} is no number from 0 to {_MOST}, and not -", param_hint="N")
     number = None if limit == "-" else int(limit)
     _change(database_url, schema, as_json, lambda store: set_concurrency_limit(store, key, number, queue))
 
 
 @command.command("pause", short_help="Start no job of a key.")
-@click.argument("key")
+@click.argument("key", type=parameters.name)
 @_queue_option
 @json_option
 @database_options
@@ -87,7 +94,7 @@ def pause_command(key: str, queue: str, as_json: bool, database_url: str | None,
 
 
 @command.command("resume", short_help="Start jobs of a key again.")
-@click.argument("key")
+@click.argument("key", type=parameters.name)
 @_queue_option
 @json_option
 @database_options

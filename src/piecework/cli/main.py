@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from importlib import import_module
-from typing import Never
+from typing import Never, cast
 
 import click
 
@@ -16,6 +19,7 @@ from piecework.base.errors import (
     RegistrationError,
     SpawnError,
 )
+from piecework.base.texts import quiet_text
 
 # In the order of the help. A module is imported when its command is asked for.
 _COMMANDS = {
@@ -29,6 +33,9 @@ _COMMANDS = {
     "bench": "piecework.cli.bench.command",
     "chaos": "piecework.cli.chaos.command",
 }
+
+_MOST_QUOTED = 1000
+"""Characters of a message about a wrong call."""
 
 FAILED, USAGE, DATABASE, INTERRUPTED = 1, 2, 3, 130
 
@@ -47,16 +54,39 @@ class Piecework(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        with _quietly():
+            return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> object:
         try:
-            return super().invoke(ctx)
+            with _quietly():
+                return super().invoke(ctx)
         except PieceworkError as error:
             if ctx.params["debug"]:
                 raise
-            click.echo(f"Error: {error}", err=True)
+            click.echo(_quiet(f"Error: {error}"), err=True)
             ctx.exit(exit_code(error))
         except (KeyboardInterrupt, asyncio.CancelledError):
             ctx.exit(INTERRUPTED)
+
+
+@contextmanager
+def _quietly() -> Generator[None]:
+    """Let no message about a wrong call drive the terminal: it may quote what the command was called with."""
+    try:
+        yield
+    except click.ClickException as error:
+        said = error.format_message()
+        text = _quiet(said)
+        text = text if len(text) <= _MOST_QUOTED else text[:_MOST_QUOTED] + "…"
+        if text == said or not isinstance(error, click.UsageError):
+            raise
+        raise click.UsageError(text, error.ctx) from None
+
+
+def _quiet(lines: str) -> str:
+    return "\n".join(map(quiet_text, lines.split("\n")))
 
 
 def exit_code(error: PieceworkError) -> int:
@@ -90,5 +120,8 @@ def command(debug: bool) -> None:
 
 def main() -> Never:
     """Run the command of `sys.argv`, and exit."""
+    reconfigure = cast("Callable[..., None] | None", getattr(sys.stdout, "reconfigure", None))
+    if reconfigure is not None:
+        reconfigure(errors="backslashreplace")  # what the terminal's encoding lacks is no reason to end
     command(prog_name="piecework")
     raise SystemExit(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -14,6 +15,8 @@ from piecework.base.texts import moment as moment
 from piecework.base.texts import quiet_text as quiet_text
 from piecework.base.texts import span as span
 
+_UNSEEN = re.compile("[\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
+"""Of what JSON does not escape by itself: control characters, and those that turn the direction of text."""
 Decorated = TypeVar("Decorated", bound=Callable[..., object])
 
 
@@ -33,8 +36,13 @@ def json_option(command: Decorated) -> Decorated:
 
 
 def print_json(value: object) -> None:
-    """Print a value as indented JSON; moments are RFC 3339 texts."""
-    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2))
+    """Print a value as indented JSON; moments are RFC 3339 texts. What could drive a terminal is an escape in it."""
+    text = msgspec.json.encode(value)
+    try:
+        text = msgspec.json.format(text, indent=2)
+    except RecursionError:
+        pass  # a config may be nested deeper than can be indented
+    click.echo(_UNSEEN.sub(lambda found: f"\\u{ord(found.group()):04x}", text.decode()))
 
 
 def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:

@@ -12,6 +12,7 @@ from piecework.cli.database import database_options, opened
 from piecework.cli.diagnosis import CLEAR_CLOCK
 from piecework.cli.horizon_report import print_horizon
 from piecework.cli.output import Column, json_option, moment, print_json, print_table, quiet_text, since, span
+from piecework.cli.parameters import a_number
 from piecework.cli.status_report import STATUSES, KindReport, Report, RunningReport, WorkerReport, read_report
 
 _MOST_STUCK = 20
@@ -21,9 +22,10 @@ _MOST_STUCK = 20
 @json_option
 @click.option("--running", "most", metavar="N", type=click.IntRange(0, 1000), default=10, show_default=True,
               help="Show at most N of the jobs that run, longest first.")
-@click.option("--long", "long", metavar="SECONDS", type=click.FloatRange(0, 1e9), default=3600, show_default=True,
-              help="A run without a timeout that lasts longer counts as stuck.")
-@click.option("--watch", metavar="SECONDS", type=click.FloatRange(1, 86_400), help="Show it again every so often.")
+@click.option("--long", "long", metavar="SECONDS", type=click.FloatRange(0, 1e9), callback=a_number, default=3600,
+              show_default=True, help="A run without a timeout that lasts longer counts as stuck.")
+@click.option("--watch", metavar="SECONDS", type=click.FloatRange(1, 86_400), callback=a_number,
+              help="Show it again every so often.")
 @database_options
 def command(
     as_json: bool, most: int, long: float, watch: float | None, database_url: str | None, schema: str

@@ -10,6 +10,7 @@ from importlib import import_module
 from types import ModuleType
 
 from piecework.base.errors import ConfigurationError
+from piecework.base.texts import shown
 from piecework.jobs import Jobs
 
 
@@ -37,17 +38,17 @@ def find_jobs(target: str, also: Sequence[str] = ()) -> Jobs:
 def _module(name: str, given: str) -> ModuleType:
     if name.endswith(".py") or "/" in name:
         wanted = name.removesuffix(".py").strip("./").replace("/", ".")
-        raise ConfigurationError(f"{given!r} names a file: write it as a module, as in {wanted}:jobs")
+        raise ConfigurationError(f"{shown(given)} names a file: write it as a module, as in {wanted}:jobs")
     if not all(part.isidentifier() for part in name.split(".")):
-        raise ConfigurationError(f"{given!r} is not of the form MODULE:JOBS, as in myapp.tasks:jobs")
+        raise ConfigurationError(f"{shown(given)} is not of the form MODULE:JOBS, as in myapp.tasks:jobs")
     try:
         return import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or not (name + ".").startswith(error.name + "."):
             raise _broken(name, error) from error
         raise ConfigurationError(
-            f"there is no module {error.name!r}: it was looked for in the working directory and among the installed "
-            "packages. Run this in the directory that holds it"
+            f"there is no module {shown(error.name)}: it was looked for in the working directory and among the "
+            "installed packages. Run this in the directory that holds it"
         ) from None
     except Exception as error:
         raise _broken(name, error) from error
@@ -59,18 +60,19 @@ def _broken(name: str, error: Exception) -> ConfigurationError:
     ours = {__file__, *(f.filename for f in frames if "importlib" in f.filename)}
     lines = traceback.format_list([frame for frame in frames if frame.filename not in ours])
     what = "".join([*lines, *traceback.format_exception_only(error)]).rstrip()
-    return ConfigurationError(f"importing the module {name!r} failed:\n{what}")
+    return ConfigurationError(f"importing the module {shown(name)} failed:\n{what}")
 
 
 def _attribute(module: ModuleType, path: str) -> Jobs:
     value: object = module
     for part in path.split("."):
         if not hasattr(value, part):
-            raise ConfigurationError(f"the module {module.__name__!r} has no {path!r}: {_what_there_is(module)}")
+            raise ConfigurationError(f"the module {module.__name__!r} has no {shown(path)}: {_what_there_is(module)}")
         value = getattr(value, part)
     if not isinstance(value, Jobs):
         raise ConfigurationError(
-            f"{module.__name__}:{path} is not a Jobs but of the type {type(value).__name__}: {_what_there_is(module)}"
+            f"{module.__name__}:{path[:200]} is not a Jobs but of the type {type(value).__name__}: "
+            f"{_what_there_is(module)}"
         )
     return value
 

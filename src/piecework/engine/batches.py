@@ -10,6 +10,7 @@ from typing import Protocol
 
 from msgspec.structs import replace
 
+from piecework.base.texts import shown
 from piecework.engine.batch_desk import BatchDesk
 from piecework.engine.capacity import Capacity
 from piecework.engine.held import Held, HeldBatch
@@ -137,7 +138,7 @@ class Batches:
             outcome = outcomes.get(item.job.id) if error is None else error
             if desk.sent:
                 sent = desk.sent[item.job.id]
-                surplus = "" if error is None or batch.stop is not None else f"raised {error!r:.200}"
+                surplus = "" if error is None or batch.stop is not None else f"raised {shown(error)}"
                 self._runs.settle(item, replace(released(item.job), sent=sent, surplus=surplus))
             elif desk.gives_back:
                 self._runs.settle(item, released(item.job))

@@ -19,7 +19,7 @@ from piecework.engine.lines import Lines
 from piecework.engine.stopping import Stopping
 from piecework.engine.threads import Threads
 from piecework.engine.tracing import Tracing
-from piecework.engine.verdicts import judge_end, judge_error, verified
+from piecework.engine.verdicts import judge_end, judge_error, tamed, verified
 from piecework.model.job import ClaimedJob
 from piecework.model.settings import WorkerSettings
 from piecework.model.settlement import Settlement, cancelled, refused, released
@@ -90,8 +90,7 @@ class Executor:
 
     def start_waiting(self) -> None:
         """Begin the runs of waiting jobs as far as the concurrency allows."""
-        capacity = self.capacity
-        waiting = capacity.waiting
+        capacity, waiting = self.capacity, self.capacity.waiting
         if not waiting or self.shutdown.is_set():
             return
         while waiting and capacity.may_start:
@@ -235,6 +234,7 @@ class Executor:
 
     def _ended(self, held: Held, value: object, error: BaseException | None) -> None:
         assert held.started is not None
+        value, error = tamed(value, error)
         held.running = False
         if held.deadline is not None:
             self._stopping.ended(held)

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 from datetime import timedelta
 
+from piecework.base.texts import quiet_text
 from piecework.engine.facts import attempt_of, facts_of, failure_facts
 from piecework.engine.held import Held
 from piecework.engine.tracing import RunTrace
@@ -30,7 +31,7 @@ def _failed(settlement: Settlement, worker_id: str) -> None:
     after = f"again in {delay.total_seconds():.1f} s" if settlement.will_retry else "no attempt is left"
     log.log(
         settlement.level, "job %s (%s) failed in attempt %d: %s: %s; %s",
-        job.id, job.job_type, attempt_of(settlement), error.type, error.message, after,
+        job.id, job.job_type, attempt_of(settlement), quiet_text(error.type), quiet_text(error.message), after,
         extra=failure_facts(settlement, worker_id),
     )  # fmt: skip
 

@@ -9,6 +9,7 @@ from datetime import timedelta
 import msgspec
 
 from piecework.base.errors import NotCommitted
+from piecework.base.texts import shown
 from piecework.engine.held import Held
 from piecework.engine.stopping import late
 from piecework.model.completion import Fail, Reschedule
@@ -16,14 +17,32 @@ from piecework.model.settlement import Settlement, cancelled, completed, failed,
 from piecework.work.current_job import sent_by
 
 
+def tamed(value: object, error: BaseException | None) -> tuple[object, BaseException | None]:
+    """Return what a run returned or raised, so that it can be asked for its class; of what cannot be, why not."""
+    try:
+        isinstance(value, Fail)
+        isinstance(error, Fail)
+    except BaseException as unlike:  # `__class__` may be a property
+        return None, unlike
+    return value, error
+
+
 def judge_end(held: Held, value: object, error: BaseException | None, now: float) -> Settlement:
-    """Return the settlement of a claim whose run has ended, with respect to why it was stopped."""
-    if held.stop == "timeout" and not isinstance(value, Fail) and not isinstance(error, Fail):
-        return judge_error(held, late(held, error), now)
-    settlement = _judge_value(held, value, now) if error is None else judge_error(held, error, now)
+    """Return the settlement of a claim whose run has ended, with respect to why it was stopped. Never raises, whatever
+    the classes of `value` and `error` do."""
+    try:
+        settlement = _judged(held, value, error, now)
+    except Exception as unlike:
+        settlement = judge_error(held, unlike, now)
     if held.stop == "cancel" and settlement.move != "complete":
         return cancelled(held.job, held.started)
     return settlement
+
+
+def _judged(held: Held, value: object, error: BaseException | None, now: float) -> Settlement:
+    if held.stop == "timeout" and not isinstance(value, Fail) and not isinstance(error, Fail):
+        return judge_error(held, late(held, error), now)
+    return _judge_value(held, value, now) if error is None else judge_error(held, error, now)
 
 
 def judge_error(held: Held, error: BaseException, now: float, *, ran: bool = True) -> Settlement:
@@ -32,7 +51,10 @@ def judge_error(held: Held, error: BaseException, now: float, *, ran: bool = Tru
     lasted = timedelta(seconds=now - held.started)
     registered = held.registered
     started = held.started if ran else None
-    return failed(held.job, registered.retry, registered.fail_on, started, lasted, error, random.random())
+    try:
+        return failed(held.job, registered.retry, registered.fail_on, started, lasted, error, random.random())
+    except Exception as unlike:  # the class of the error has a mind of its own: it will not be asked what it is
+        return failed(held.job, registered.retry, (), started, lasted, unlike, random.random())
 
 
 def verified(held: Held, settlement: Settlement, value: object, error: BaseException | None) -> Settlement:
@@ -43,9 +65,9 @@ def verified(held: Held, settlement: Settlement, value: object, error: BaseExcep
         return settlement
     surplus = ""
     if error is not None and not (held.stop is not None and isinstance(error, asyncio.CancelledError)):
-        surplus = f"raised {error!r:.200}"
+        surplus = f"raised {shown(error)}"
     elif value is not None and not (isinstance(value, Reschedule) and sent.move == "reschedule"):
-        surplus = f"returned {value!r:.200}"
+        surplus = f"returned {shown(value)}"
     return msgspec.structs.replace(settlement, sent=sent, surplus=surplus)
 
 
@@ -60,5 +82,5 @@ def _judge_value(held: Held, value: object, now: float) -> Settlement:
                                               "commit it before the function returns"), now)
     try:
         return completed(held.job, held.started, held.registered.encode_result(value))
-    except Exception as error:
+    except BaseException as error:  # a value's own code may raise anything, also what would end the event loop
         return judge_error(held, error, now)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+from piecework.base.texts import shown
+
 
 class Reschedule:
     """Run the same job again, attempts counted anew.
@@ -21,12 +23,12 @@ class Reschedule:
 
     def __init__(self, when: timedelta | datetime, /) -> None:
         if isinstance(when, datetime):
-            if when.tzinfo is None:
+            if when.utcoffset() is None:
                 raise ValueError(
                     f"Reschedule.at({when!r}) got a naive datetime: give it a time zone, as in datetime.now(UTC)"
                 )
         elif not isinstance(when, timedelta):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise TypeError(f"Reschedule takes a timedelta or an aware datetime, not {when!r}")
+            raise TypeError(f"Reschedule takes a timedelta or an aware datetime, not {shown(when)}")
         self.when = when
 
     @classmethod

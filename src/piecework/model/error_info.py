@@ -49,18 +49,21 @@ def storable(text: str, limit: int) -> str:
 
 
 def type_name(kind: type[BaseException]) -> str:
-    """The qualified name of a class of errors; one of piecework's own is named as it is imported."""
-    if kind.__module__ == "builtins":
-        return kind.__qualname__
+    """The qualified name of a class of errors; one of piecework's own is named as it is imported. Never raises."""
+    try:
+        module, name = str(kind.__module__), str(kind.__qualname__)
+    except BaseException:  # its metaclass's own code
+        return "an error without a name"
+    if module == "builtins":
+        return name
     # Where an error of piecework's own is defined is no part of its name: all are public in `piecework`.
-    module = "piecework" if kind.__module__.startswith("piecework.") else kind.__module__
-    return f"{module}.{kind.__qualname__}"
+    return f"{'piecework' if module.startswith('piecework.') else module}.{name}"
 
 
 def _message(error: BaseException) -> str:
     for text_of in (str, repr):
         try:
-            text = text_of(error)
+            text = str.__str__(text_of(error))  # a text of a class of its own would have methods of its own
         except BaseException:  # the error's own code, which must not stop the settlement
             continue
         if text:
@@ -69,10 +72,10 @@ def _message(error: BaseException) -> str:
 
 
 def _traceback(error: BaseException) -> str:
-    raised_at = error.__traceback__
-    if raised_at is None:
-        return ""
     try:
+        raised_at = error.__traceback__
+        if raised_at is None:
+            return ""
         return "".join(traceback.format_exception(type(error), error, _without_our_callers(raised_at)))
     except BaseException as failure:  # as above
         return f"<the traceback could not be formatted: {type_name(type(failure))}>"

@@ -7,12 +7,33 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from piecework.base.errors import ConfigurationError
+from piecework.base.texts import shown
+
+_MOST = 1_000_000
+"""Of what is counted in one process: claims are asked for as many jobs, and PostgreSQL counts in integers."""
+_LONGEST = timedelta(days=36_500)
+"""Clocks, locks and PostgreSQL all bear to wait for so long."""
+_NAME_LIMIT = 200
 
 
-def _positive(owner: str, name: str, value: timedelta | int) -> None:
-    zero: timedelta | int = timedelta(0) if isinstance(value, timedelta) else 0
-    if type(value) is bool or value <= zero:  # type: ignore[operator]  # pyright: ignore[reportOperatorIssue]
-        raise ConfigurationError(f"{owner}({name}={value!r}): {name} must be greater than zero")
+def _check_count(owner: str, name: str, value: object, lowest: int = 1) -> None:
+    if type(value) is not int or not lowest <= value <= _MOST:
+        must = "be greater than zero, and at most" if lowest else "be 0 or more, and at most"
+        raise ConfigurationError(f"{owner}({name}={shown(value)}): {name} must {must} {_MOST:,}, a whole number")
+
+
+def _check_span(owner: str, name: str, value: object) -> None:
+    if not isinstance(value, timedelta) or not timedelta(0) < value <= _LONGEST:
+        raise ConfigurationError(
+            f"{owner}({name}={shown(value)}): {name} must be greater than zero, and at most {_LONGEST.days:,} days, as "
+            "in timedelta(seconds=5)"
+        )
+
+
+def _is_name(value: object) -> bool:
+    if not isinstance(value, str) or not 0 < len(value) <= _NAME_LIMIT or "\0" in value:
+        return False
+    return not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +55,7 @@ class LivenessSettings:
 
     def __post_init__(self) -> None:
         for name in ("beat", "stop", "exit", "lease"):
-            _positive("LivenessSettings", name, getattr(self, name))
+            _check_span("LivenessSettings", name, getattr(self, name))
         if not self.beat < self.stop < self.exit < self.lease:
             raise ConfigurationError(f"LivenessSettings needs beat < stop < exit < lease, got {self}")
 
@@ -71,11 +92,13 @@ class WorkerSettings:
     """A job that was running when this many workers were lost is failed instead of run again."""
 
     def __post_init__(self) -> None:
-        if isinstance(self.queues, str) or not self.queues or not all(self.queues):
+        if isinstance(self.queues, str) or not self.queues or not all(map(_is_name, self.queues)):
             raise ConfigurationError(
-                f"WorkerSettings(queues={self.queues!r}): name at least one queue, as in queues=('default',)"
+                f"WorkerSettings(queues={shown(self.queues)}): name at least one queue, as in queues=('default',); "
+                f"names have 1 to {_NAME_LIMIT} characters, no NUL and no lone surrogate"
             )
-        for name in ("concurrency", "threads", "shutdown_grace", "look_every", "max_crashes"):
-            _positive("WorkerSettings", name, getattr(self, name))
-        if self.prefetch < 0:
-            raise ConfigurationError(f"WorkerSettings(prefetch={self.prefetch}): prefetch must be 0 or more")
+        for name in ("concurrency", "threads", "max_crashes"):
+            _check_count("WorkerSettings", name, getattr(self, name))
+        for name in ("shutdown_grace", "look_every"):
+            _check_span("WorkerSettings", name, getattr(self, name))
+        _check_count("WorkerSettings", "prefetch", self.prefetch, lowest=0)

@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
+from piecework.base.moments import within_reach
 from piecework.model.completion import Fail, Reschedule
 from piecework.model.error_info import describe
 from piecework.model.job import ClaimedJob
@@ -58,7 +59,7 @@ def rescheduled(job: ClaimedJob, started: float, reschedule: Reschedule) -> Sett
     """The runner asked to run again: attempts, failures and crashes are counted anew."""
     when = reschedule.when
     if isinstance(when, datetime):
-        return Settlement(job, "reschedule", started, 1, run_at=when)
+        return Settlement(job, "reschedule", started, 1, run_at=within_reach(when))
     return Settlement(job, "reschedule", started, 1, delay=max(when, timedelta(0)))
 
 

@@ -13,12 +13,14 @@ from piecework.base.errors import DatabaseError
 from piecework.model.cursors import Place, Walk
 from piecework.model.job import ClaimedJob
 from piecework.model.lanes import Lane
+from piecework.store import unpacking
 from piecework.store.link import Link
 
 # A text of 1 GiB, or the memory for it.
 _TOO_LARGE = (psycopg.errors.ProgramLimitExceeded, psycopg.errors.InternalError_)
 _order = attrgetter("priority", "run_at", "id")
 _decode_jobs = msgspec.json.Decoder(list[ClaimedJob]).decode
+_AnsweredKeyed: TypeAlias = tuple[list[ClaimedJob] | None, bool, int, list[tuple[str, str, int]] | None]
 _decode_keyed = msgspec.json.Decoder(
     tuple[list[ClaimedJob] | None, bool, int, list[tuple[str, str, int]] | None]
 ).decode
@@ -46,7 +48,25 @@ class _Row(msgspec.Struct, frozen=True, array_like=True, gc=False):
     inherited_state: msgspec.Raw = msgspec.Raw(b"null")
 
 
+_Answered: TypeAlias = tuple[int, int, list[_Row]]
 _decode_claimed = msgspec.json.Decoder(tuple[int, int, list[_Row]]).decode
+
+
+def _read_claimed(text: str) -> _Answered:
+    try:
+        return _decode_claimed(text)
+    except RecursionError:
+        passed, took, rows = unpacking.elements(text)
+        return int(passed), int(took), unpacking.rows(rows, _Row)
+
+
+def _read_keyed(text: str) -> _AnsweredKeyed:
+    try:
+        return _decode_keyed(text)
+    except RecursionError:
+        rows, *rest = unpacking.elements(text)
+        _, again, passed, places = _decode_keyed(f"[null,{','.join(rest)}]")
+        return unpacking.rows(rows, ClaimedJob), again, passed, places
 
 
 class Claimed(NamedTuple):
@@ -87,7 +107,7 @@ async def claim(
     if answer is None:
         return Claimed([], counts, Walk(0, 0.0), 0)
     text = str(answer)
-    passed, took, rows = _decode_claimed(text)
+    passed, took, rows = _read_claimed(text)
     jobs: list[ClaimedJob] = []
     for row in rows:
         counts[row.lane - 1] += 1
@@ -158,7 +178,7 @@ async def claim_keyed(
     if answer is None:
         return Keyed([], False, 0, {}, 0)
     text = str(answer)
-    jobs, again, passed, found = _decode_keyed(text)
+    jobs, again, passed, found = _read_keyed(text)
     places = {(queue, key): n for queue, key, n in found or ()}
     return Keyed(sorted(jobs or (), key=_order), again, passed, places, len(text))
 

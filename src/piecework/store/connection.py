@@ -10,7 +10,6 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import NamedTuple, TypeAlias
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from piecework.base.errors import (
     ConfigurationError,
@@ -19,51 +18,11 @@ from piecework.base.errors import (
     MigrationsNeeded,
     PermissionDenied,
 )
+from piecework.store.dsn import complete_dsn as complete_dsn
+from piecework.store.dsn import describe as describe
 
 AsyncConnection: TypeAlias = psycopg.AsyncConnection[tuple[object, ...]]
 Connection: TypeAlias = psycopg.Connection[tuple[object, ...]]
-
-# A network that goes silent is noticed by the kernel within ten seconds, also on an idle LISTEN connection
-# (stack study, section 2.2). What the DSN says wins.
-_DEFAULTS: dict[str, str] = {
-    "application_name": "piecework",
-    "connect_timeout": "5",
-    "keepalives_idle": "5",
-    "keepalives_interval": "2",
-    "keepalives_count": "3",
-    "tcp_user_timeout": "10000",
-}
-# Of several hosts the one that writes is meant: a standby would take the connection and refuse the work. They are tried
-# in turn, and one whose machine is gone costs the whole timeout at each try (2 is libpq's least).
-_WITH_SEVERAL_HOSTS: dict[str, str] = {"target_session_attrs": "read-write", "connect_timeout": "2"}
-
-
-def complete_dsn(dsn: str) -> str:
-    """Return a libpq connection string with piecework's defaults added.
-
-    Raises:
-        ConfigurationError: libpq does not accept `dsn`; the message names what is wrong and never shows a password.
-    """
-    try:
-        given = conninfo_to_dict(dsn)
-    except psycopg.ProgrammingError as error:
-        raise ConfigurationError(
-            f"the database URL is not a libpq connection string: {str(error).strip()}. "
-            "Write it as postgresql://user:password@host:5432/database or as key=value pairs"
-        ) from None
-    chosen = {name: value for name, value in given.items() if value is not None}
-    several = "," in str(chosen.get("host") or chosen.get("hostaddr") or "")
-    defaults = {**_DEFAULTS, **_WITH_SEVERAL_HOSTS} if several else _DEFAULTS
-    # The encoding is piecework's own matter: it is not the database's, nor the environment's.
-    return make_conninfo("", **{**defaults, **chosen, "client_encoding": "UTF8"})
-
-
-def describe(dsn: str) -> str:
-    """Say where a DSN leads, without the password: for messages and logs."""
-    parts = conninfo_to_dict(dsn)
-    where = parts.get("host") or parts.get("hostaddr") or "the default socket"
-    port = f":{parts['port']}" if parts.get("port") else ""
-    return f"{where}{port} database {parts.get('dbname') or parts.get('user') or 'default'!r}"
 
 
 class ReadOnlyServer(DatabaseUnreachable):
@@ -122,10 +81,12 @@ async def connect(dsn: str, pins: Pins | None) -> AsyncConnection:
         pins: of the statements that will run; None: the session is left as it is found.
 
     Raises:
+        ConfigurationError: the driver cannot use the DSN.
         DatabaseUnreachable, PermissionDenied: as `translated`.
     """
     with translated(dsn):
-        conn = await _OwnAsync.connect(dsn, autocommit=True, cursor_factory=psycopg.AsyncRawCursor)
+        with _usable():
+            conn = await _OwnAsync.connect(dsn, autocommit=True, cursor_factory=psycopg.AsyncRawCursor)
         try:
             if pins is not None:
                 row = await (await conn.execute(pins.session, [conn.info.backend_pid], prepare=False)).fetchone()
@@ -141,7 +102,8 @@ async def connect(dsn: str, pins: Pins | None) -> AsyncConnection:
 def connect_sync(dsn: str, pins: Pins) -> Connection:
     """The blocking twin of `connect`."""
     with translated(dsn):
-        conn = _Own.connect(dsn, autocommit=True, cursor_factory=psycopg.RawCursor)
+        with _usable():
+            conn = _Own.connect(dsn, autocommit=True, cursor_factory=psycopg.RawCursor)
         try:
             row = conn.execute(pins.session, [conn.info.backend_pid], prepare=False).fetchone()
             if _is_pooled(conn, row, pins):
@@ -150,6 +112,20 @@ def connect_sync(dsn: str, pins: Pins) -> Connection:
             conn.close()
             raise
         return conn
+
+
+@contextmanager
+def _usable() -> Generator[None]:
+    """Tell what the driver itself refuses of a DSN: a host that can be no name, for one. Its message may quote it."""
+    try:
+        yield
+    except (psycopg.ProgrammingError, ValueError, OverflowError) as error:
+        if isinstance(error, psycopg.Error) and error.sqlstate is not None:
+            raise
+        raise ConfigurationError(
+            f"no connection can be made with this database URL: a part of it cannot be what it stands for "
+            f"({type(error).__name__}). Look at its host, port and options"
+        ) from None
 
 
 class Wire:

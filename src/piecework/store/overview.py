@@ -17,7 +17,6 @@ from piecework.store.store import Store
 
 AttemptEnd: TypeAlias = Literal["retry", "reschedule", "fail", "cancel", "release", "rescue"]
 
-_decode_error = msgspec.json.Decoder(ErrorInfo).decode
 _decode_counters = msgspec.json.Decoder(Counters).decode
 
 
@@ -182,7 +181,7 @@ async def list_attempts(store: Store, id: JobId) -> list[PastAttempt]:
             attempt=cast(int, row[0]), claim_no=cast(int, row[1]), worker_id=cast(JobId, row[2]),
             ended=cast(AttemptEnd, row[3]), started_at=cast("datetime | None", row[4]),
             ended_at=cast(datetime, row[5]), next_run_at=cast("datetime | None", row[6]),
-            error=None if row[7] is None else _decode_error(cast(str, row[7])),
+            error=reading.stored_error(row[7]),
         )
         for row in rows
     ]  # fmt: skip

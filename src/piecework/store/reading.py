@@ -17,8 +17,19 @@ Row: TypeAlias = tuple[object, ...]
 _decode_error = msgspec.json.Decoder(ErrorInfo).decode
 _UUID_MS_SHIFT = 80
 _CLOCK_SKEW = timedelta(days=1)
+_MOST_SHOWN = 200
 EVER = datetime.min.replace(tzinfo=UTC)
 """Before every moment at which a job may have ended."""
+
+
+def stored_error(text: object) -> ErrorInfo | None:
+    """Return an error as it is stored; of one that has another form, written by hand, what stands there."""
+    if text is None:
+        return None
+    try:
+        return _decode_error(str(text))
+    except (msgspec.DecodeError, RecursionError):
+        return ErrorInfo(type="unreadable error", message=str(text)[:_MOST_SHOWN])
 
 
 def _raw(text: object) -> msgspec.Raw | None:
@@ -49,10 +60,10 @@ def snapshot(row: Row) -> JobSnapshot:
         claimed_at=_utc(row[12]),
         started_at=_utc(row[13]),
         finished_at=_utc(row[14]),
-        tags=tuple(cast("list[str] | None", row[15]) or ()),
+        tags=tuple(map(str, cast("list[object] | None", row[15]) or ())),
         config=msgspec.Raw(b"null") if config is None else config,
         result=_raw(row[17]),
-        error=None if row[18] is None else _decode_error(cast(str, row[18])),
+        error=stored_error(row[18]),
         key=cast("str | None", row[19]),
         concurrency_key=cast("str | None", row[20]),
         parked=cast(bool, row[21]),

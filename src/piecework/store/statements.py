@@ -15,6 +15,7 @@ from functools import cache, cached_property
 from importlib.resources import files
 
 from piecework.base.errors import ConfigurationError
+from piecework.base.texts import shown
 from piecework.store.connection import Pins
 
 _TOKEN = re.compile(r"/\*(schema\.|schema|schema_text|channel)\*/|\$(\d+)")
@@ -37,17 +38,21 @@ class Statements:
         schema: the schema's name; any name PostgreSQL accepts, it is quoted.
 
     Raises:
-        ConfigurationError: the name is empty, is longer than 63 bytes, has a NUL or one of `$$`, `$apply$` and
-            `$text$`, or is PostgreSQL's own.
+        ConfigurationError: the name is empty, is longer than 63 bytes, has a NUL, a lone surrogate or one of `$$`,
+            `$apply$` and `$text$`, or is PostgreSQL's own.
     """
 
     schema: str
 
     def __post_init__(self) -> None:
-        too_long = len(self.schema.encode()) > _MAX_IDENTIFIER_BYTES
-        if not self.schema or too_long or any(part in self.schema for part in ("\0", *_QUOTES)):
+        if not isinstance(self.schema, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError(f"schema={shown(self.schema)}: a schema's name is a text")
+        size = len(self.schema.encode("utf-8", "surrogatepass"))
+        stray = any("\ud800" <= character <= "\udfff" for character in self.schema)
+        if not 0 < size <= _MAX_IDENTIFIER_BYTES or stray or any(part in self.schema for part in ("\0", *_QUOTES)):
             raise ConfigurationError(
-                f"schema={self.schema!r}: a schema's name has 1 to 63 bytes, no NUL and none of {', '.join(_QUOTES)}"
+                f"schema={shown(self.schema)}: a schema's name has 1 to {_MAX_IDENTIFIER_BYTES} bytes, no NUL, no lone "
+                f"surrogate and none of {', '.join(_QUOTES)}"
             )
         if self.schema.startswith("pg_") or self.schema == "information_schema":
             raise ConfigurationError(f"schema={self.schema!r}: names of PostgreSQL's own schemas cannot be used")
@@ -69,7 +74,7 @@ class Statements:
         values = {
             "schema.": identifier + ".",
             "schema": identifier,
-            "schema_text": _literal(self.schema),
+            "schema_text": _quoted(self.schema),
             "channel": f"'{self.channel}'",
         }
 
@@ -136,6 +141,13 @@ def _escaped(name: str) -> str:
         character if re.fullmatch(r"\w", character, re.ASCII) else f"\\+{ord(character):06x}" for character in name
     )
     return f'U&"{"".join(codes)}"'
+
+
+def _quoted(name: str) -> str:
+    """Return a name as a literal of one line: it stands in texts that are quoted as a whole, by `_literal`."""
+    if "\n" not in name:
+        return "'" + name.replace("'", "''") + "'"
+    return "E'" + name.replace("\\", "\\\\").replace("'", "''").replace("\n", "\\n") + "'"
 
 
 def _literal(value: str | int) -> str:

@@ -7,11 +7,13 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import TypeVar
 
+from piecework.base.moments import within_reach
 from piecework.jobs import Jobs, service_of
 from piecework.store import turning
 from piecework.store.store import Store
 
 T = TypeVar("T")
+_LONGEST = timedelta(days=36_525)
 
 
 class ManualClock:
@@ -74,7 +76,7 @@ class ManualClock:
         time.
 
         Raises:
-            ValueError: `by` is negative.
+            ValueError: `by` is negative, or more than a hundred years.
         """
         return await self._service.run(_on(by))
 
@@ -122,12 +124,13 @@ def _to(moment: datetime) -> Callable[[Store], Coroutine[object, object, datetim
 
 
 def _on(by: timedelta) -> Callable[[Store], Coroutine[object, object, datetime]]:
-    if by < timedelta(0):
-        raise ValueError(f"ManualClock.advance({by!r}) turns the clock on only: set(moment) goes back")
+    if not timedelta(0) <= by <= _LONGEST:
+        raise ValueError(f"ManualClock.advance({by!r}) turns the clock on, by a hundred years at most: set(moment) "
+                         "goes back, or further")
     return lambda store: turning.advance_clock(store, by)
 
 
 def _checked(moment: datetime) -> datetime:
-    if moment.tzinfo is None:
+    if moment.utcoffset() is None:
         raise ValueError(f"ManualClock got {moment!r}, which has no time zone: write datetime(…, tzinfo=UTC)")
-    return moment
+    return within_reach(moment)

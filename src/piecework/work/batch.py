@@ -11,6 +11,7 @@ from typing_extensions import TypeVar
 
 from piecework.base.errors import BatchOutcomeMismatch, ProbesSpent
 from piecework.base.ids import JobId
+from piecework.base.texts import shown
 from piecework.model.bisection import Bisection, ProbeBudget
 from piecework.model.completion import Fail, Reschedule
 from piecework.store.savepoints import intact, is_conflict, savepoint
@@ -267,7 +268,7 @@ def outcomes_of(batch: CurrentBatch, returned: object) -> dict[str, Outcome]:
     if returned is None:
         return {str(id): None for id in ids}
     if not isinstance(returned, BatchOutcomes):
-        raise TypeError(f"a batch returns BatchOutcomes, or None when all its jobs complete, not {returned!r:.200}: "
+        raise TypeError(f"a batch returns BatchOutcomes, or None when all its jobs complete, not {shown(returned)}: "
                         "write `return batch.outcomes(lambda item: …)`")
     pairs = cast("BatchOutcomes[object]", returned)._pairs  # pyright: ignore[reportPrivateUsage]
     found = dict(pairs)

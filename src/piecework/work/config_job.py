@@ -9,6 +9,7 @@ import msgspec
 
 from piecework.base.errors import InvalidConfig, RegistrationError, UndecodableConfig
 from piecework.base.serialization import encode
+from piecework.base.texts import shown
 from piecework.work.current_job import CurrentJob, claimed_of, give_config
 from piecework.work.job_settings import CheckedSettings
 from piecework.work.registry import RegisteredJob
@@ -63,7 +64,7 @@ class ConfigJob(RegisteredJob):
             text = encode(args[0])
             read = types.config.decode(text)
         except Exception as error:
-            raise InvalidConfig(f"job type {self.job_type}: the config {args[0]!r:.200} does not fit {types.text}: "
+            raise InvalidConfig(f"job type {self.job_type}: the config {shown(args[0])} does not fit {types.text}: "
                                 f"{error}") from error
         return self.checked_size(text, limit), read
 

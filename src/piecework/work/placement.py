@@ -9,11 +9,11 @@ from uuid import UUID
 
 from piecework.base.errors import InvalidOptions
 from piecework.base.ids import JobId
+from piecework.base.moments import within_reach
+from piecework.base.texts import shown
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-_LATEST = datetime(9999, 12, 31, tzinfo=UTC)
-"""Where PostgreSQL's arithmetic rounds to a moment that Python can still read."""
 _LONGEST_DELAY = timedelta(days=36_525)
 _NAME_LIMIT = 200
 _TAG_LIMIT = 100
@@ -92,7 +92,7 @@ class Placement(NamedTuple):
 
     def _timed(self, options: SpawnOptions) -> Placement:
         if "run_at" in options and "delay" in options:
-            raise InvalidOptions(f"options(run_at={options['run_at']!r}, delay={options['delay']!r}): "
+            raise InvalidOptions(f"options(run_at={shown(options['run_at'])}, delay={shown(options['delay'])}): "
                                  "each says when the job is due, so give one of them")
         if "run_at" in options:
             return self._replace(run_at=_checked_moment(options["run_at"]), delay=None)
@@ -112,7 +112,8 @@ def checked_name(value: object, where: str) -> str:
     """Return a key, or the name of a queue or job type: a text of 1 to 200 characters that can be stored; else raise
     `InvalidOptions`."""
     if not isinstance(value, str):
-        raise InvalidOptions(f"{where} takes a text, not {value!r}")
+        raise InvalidOptions(f"{where} takes a text, not {shown(value)}")
+    value = str.__str__(value)  # a text of a class of its own is stored as a text
     if not 0 < len(value) <= _NAME_LIMIT:
         raise InvalidOptions(f"{where} takes 1 to {_NAME_LIMIT} characters, got {len(value)}: {value[:60]!r}")
     return _storable(value, where)
@@ -121,31 +122,32 @@ def checked_name(value: object, where: str) -> str:
 def checked_priority(value: object, where: str) -> int:
     """Return a priority: an `int` from -32768 to 32767; else raise `InvalidOptions`."""
     if type(value) is not int:
-        raise InvalidOptions(f"{where} takes an int, not {value!r}")
+        raise InvalidOptions(f"{where} takes an int, not {shown(value)}")
     if not -32768 <= value <= 32767:
-        raise InvalidOptions(f"{where} takes -32768 to 32767, got {value}; lower runs first, the default is 0")
+        raise InvalidOptions(f"{where} takes -32768 to 32767, got {shown(value, 60)}; lower runs first, "
+                             "the default is 0")
     return value
 
 
 def checked_limit(value: object, where: str) -> int:
     """Return the limit of a concurrency key: an `int` from 1 to 32767; else raise `InvalidOptions`."""
     if type(value) is not int or not 1 <= value <= 32767:
-        raise InvalidOptions(f"{where} takes an int from 1 to 32767, not {value!r}")
+        raise InvalidOptions(f"{where} takes an int from 1 to 32767, not {shown(value)}")
     return value
 
 
 def checked_tags(value: object, where: str) -> tuple[str, ...]:
     """Return tags: at most 50 texts of 1 to 100 characters; else raise `InvalidOptions`."""
     if isinstance(value, str) or not isinstance(value, Sequence):
-        raise InvalidOptions(f"{where} takes a list of texts, not {value!r}: write tags=['…']")
+        raise InvalidOptions(f"{where} takes a list of texts, not {shown(value)}: write tags=['…']")
     tags = tuple(cast("Sequence[object]", value))
     if len(tags) > _TAGS_LIMIT:
         raise InvalidOptions(f"{where} takes at most {_TAGS_LIMIT} tags, got {len(tags)}")
     checked: list[str] = []
     for tag in tags:
         if not isinstance(tag, str) or not 0 < len(tag) <= _TAG_LIMIT:
-            raise InvalidOptions(f"{where} takes tags of 1 to {_TAG_LIMIT} characters, got {tag!r:.120}")
-        checked.append(_storable(tag, where))
+            raise InvalidOptions(f"{where} takes tags of 1 to {_TAG_LIMIT} characters, got {shown(tag, 120)}")
+        checked.append(_storable(str.__str__(tag), where))
     return tuple(checked)
 
 
@@ -158,22 +160,23 @@ def _storable(text: str, where: str) -> str:
 def checked_id(value: object, where: str) -> JobId:
     """Return a job id: a `uuid.UUID`; else raise `InvalidOptions`."""
     if not isinstance(value, UUID):
-        raise InvalidOptions(f"{where} takes a uuid.UUID, not {value!r}: write UUID('…')")
+        raise InvalidOptions(f"{where} takes a uuid.UUID, not {shown(value)}: write UUID('…')")
     return value
 
 
 def _checked_moment(value: object) -> int:
     if not isinstance(value, datetime):
-        raise InvalidOptions(f"options(run_at=…) takes an aware datetime, not {value!r}; for a span of time use delay=")
-    if value.utcoffset() is None:
-        raise InvalidOptions(f"options(run_at={value!r}) has no time zone, so it names no moment: "
-                             "write datetime.now(UTC) or value.astimezone()")
-    return (min(value, _LATEST) - _EPOCH) // _MICROSECOND
+        raise InvalidOptions(f"options(run_at=…) takes an aware datetime, not {shown(value)}; for a span of time use "
+                             "delay=")
+    try:
+        return (within_reach(value) - _EPOCH) // _MICROSECOND
+    except ValueError as error:
+        raise InvalidOptions(f"options(run_at=…): {error}") from None
 
 
 def _checked_delay(value: object) -> int:
     if not isinstance(value, timedelta):
-        raise InvalidOptions(f"options(delay=…) takes a timedelta, not {value!r}: write timedelta(seconds=…)")
+        raise InvalidOptions(f"options(delay=…) takes a timedelta, not {shown(value)}: write timedelta(seconds=…)")
     if abs(value) > _LONGEST_DELAY:
         raise InvalidOptions(f"options(delay={value!r}) is more than a hundred years away")
     return value // _MICROSECOND
@@ -183,5 +186,5 @@ def checked_key_limit(key: object, limit: object, queue: object) -> tuple[str, i
     """Return what is to be said of a concurrency key; else raise `InvalidOptions`."""
     where = "set_concurrency_limit(…)"
     if limit is not None and (type(limit) is not int or not 0 <= limit < 2**31):
-        raise InvalidOptions(f"{where} takes a limit of 0 or more, or None to take it back, not {limit!r}")
+        raise InvalidOptions(f"{where} takes a limit of 0 or more, or None to take it back, not {shown(limit)}")
     return checked_name(key, where), limit, checked_name(queue, f"{where}: queue=") if queue != "" else ""

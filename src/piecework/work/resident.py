@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import cast
 
 from piecework.base.serialization import qualified_name
+from piecework.base.texts import shown
 from piecework.model.completion import Fail, Reschedule
 
 
@@ -43,7 +44,7 @@ def only_reschedules(run: Callable[..., object]) -> Callable[..., object]:
 def _checked(value: object, name: str) -> Reschedule:
     if isinstance(value, Reschedule):
         return value
-    raise TypeError(f"{name} returned {value!r:.200}: a resident job never ends, so it returns Reschedule.now(), "
+    raise TypeError(f"{name} returned {shown(value)}: a resident job never ends, so it returns Reschedule.now(), "
                     ".after(…) or .at(…)")
 
 

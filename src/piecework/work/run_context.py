@@ -15,6 +15,7 @@ import psycopg
 
 from piecework.base.errors import ClaimLost, UndecodableState
 from piecework.base.serialization import decoder, encode, qualified_name
+from piecework.base.texts import shown
 from piecework.model.completion import Reschedule
 from piecework.model.job import ClaimedJob
 from piecework.model.settlement import Settlement, completed, rescheduled
@@ -115,10 +116,13 @@ class RunContext(ABC):
 
     def reporting(self, done: float, note: str) -> Write:
         """Make the write of `progress`."""
-        if isinstance(done, bool) or not isinstance(done, int | float) or not math.isfinite(done):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ValueError(f"progress({done!r}) takes a finite number: how much is done")
+        if isinstance(done, bool) or not isinstance(done, int | float) or not _is_finite(done):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ValueError(f"progress({shown(done)}) takes a finite number: how much is done")
+        if not isinstance(note, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ValueError(f"progress(…, {shown(note)}) takes a text as its note")
         _encoded(note, "the note of progress() cannot be stored")
-        return Write("progress", (done, note), run_writes.reported_progress(self._worker_id, self.job, done, note))
+        request = run_writes.reported_progress(self._worker_id, self.job, float(done), note)
+        return Write("progress", (done, note), request)
 
     def guarding(self) -> Write:
         """Make the write of `guard`."""
@@ -135,7 +139,7 @@ class RunContext(ABC):
                                 "Reschedule.now(), .after(…) or .at(…)")
             ends = completed(self.job, self._started, self._kind.encode_result(result))
         elif result is not None:
-            raise TypeError(f"{verb}(…, result={result!r:.200}): a job that runs again has no result yet: use "
+            raise TypeError(f"{verb}(…, result={shown(result)}): a job that runs again has no result yet: use "
                             "set_result for what it has so far")
         else:
             ends = rescheduled(self.job, self._started, reschedule)
@@ -215,6 +219,13 @@ class RunContext(ABC):
     @property
     def _named(self) -> str:
         return f"{self.job.id} of type {self.job.job_type}"
+
+
+def _is_finite(number: float) -> bool:
+    try:
+        return math.isfinite(number)
+    except OverflowError:  # an int that no float holds
+        return False
 
 
 def _encoded(value: object, failing: str) -> msgspec.Raw:

@@ -10,6 +10,7 @@ from typing import Never, TypeAlias, cast, get_origin
 
 from piecework.base.errors import InvalidOptions, RegistrationError
 from piecework.base.serialization import qualified_name
+from piecework.base.texts import shown
 from piecework.work.batched_runner import BatchedJobRunner
 from piecework.work.batching import check_batching
 from piecework.work.config_job import ConfigJob
@@ -197,5 +198,5 @@ def _run_of(runner: AnyRunner[Never], form: type, where: str) -> tuple[_Run, str
 async def _init_and_run(init: Callable[[CurrentJob], object], job: CurrentJob) -> object:
     runner = init(job)
     if not isinstance(runner, JobRunner):
-        raise TypeError(f"{qualified_name(init)} returned {runner!r:.200}, which is no JobRunner")
+        raise TypeError(f"{qualified_name(init)} returned {shown(runner)}, which is no JobRunner")
     return await cast("JobRunner[object, object]", runner).run(job)

@@ -16,6 +16,7 @@ from piecework.cli.bench.report import WIDTH, Report, print_report
 from piecework.cli.bench.run import run
 from piecework.cli.main import FAILED
 from piecework.cli.output import json_option, print_json
+from piecework.cli.parameters import a_number
 from piecework.model.settings import WorkerSettings
 from piecework.work.database import DSN_VARIABLE
 
@@ -38,8 +39,8 @@ class BenchOptions(TypedDict):
               help="Any libpq URL or key=value string. Without it the embedded PostgreSQL is used.")
 @click.option("--jobs", metavar="N", type=click.IntRange(1, 10_000_000), default=50_000, show_default=True,
               help="At most so many jobs in each shape.")
-@click.option("--seconds", metavar="S", type=click.FloatRange(0.5, 3600), default=5.0, show_default=True,
-              help="Each shape spawns, or works on a full table, for at most so long.")
+@click.option("--seconds", metavar="S", type=click.FloatRange(0.5, 3600), callback=a_number, default=5.0,
+              show_default=True, help="Each shape spawns, or works on a full table, for at most so long.")
 @click.option("--shape", "shapes", type=click.Choice(NAMES), multiple=True, help="Only this one; repeatable.")
 @click.option("--processes", metavar="N", type=click.IntRange(1, 64), default=1, show_default=True,
               help="Worker processes.")

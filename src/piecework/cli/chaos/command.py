@@ -24,6 +24,7 @@ from piecework.cli.chaos.verdict import ChaosReport
 from piecework.cli.database import SCHEMA_VARIABLE, named_dsn
 from piecework.cli.main import FAILED
 from piecework.cli.output import json_option, print_json
+from piecework.cli.parameters import a_number
 from piecework.store.connection import describe
 from piecework.testing.history import Report, Terms, check
 from piecework.work.database import DSN_VARIABLE
@@ -73,7 +74,7 @@ class ChaosOptions(TypedDict):
 @click.option(
     "--seconds",
     metavar="S",
-    type=click.FloatRange(1, _MOST_SECONDS),
+    type=click.FloatRange(1, _MOST_SECONDS), callback=a_number,
     default=60.0,
     show_default=True,
     help="How long things break.",
@@ -92,7 +93,7 @@ class ChaosOptions(TypedDict):
 @click.option(
     "--rate",
     metavar="N",
-    type=click.FloatRange(1, 10_000),
+    type=click.FloatRange(1, 10_000), callback=a_number,
     default=40.0,
     show_default=True,
     help="Jobs that each of them spawns per second.",
@@ -100,7 +101,7 @@ class ChaosOptions(TypedDict):
 @click.option(
     "--lease",
     metavar="S",
-    type=click.FloatRange(1, 3600),
+    type=click.FloatRange(1, 3600), callback=a_number,
     default=2.0,
     show_default=True,
     help="Of the workers; 18 where nothing else is said, and then all takes longer.",

@@ -21,6 +21,7 @@ from piecework.cli.demo.check import Evidence, Finding, check
 from piecework.cli.demo.display import display
 from piecework.cli.demo.tree import Planned, plan, standard_library
 from piecework.cli.output import Column, print_table, quiet_text
+from piecework.cli.parameters import a_number
 from piecework.store.overview import drop_schema
 from piecework.store.store import Store
 from piecework.work.database import DSN_VARIABLE, LISTEN_VARIABLE
@@ -31,7 +32,8 @@ _KINDS_SHOWN = 8
 
 @click.command("demo", short_help="See it work: real jobs, two workers, one of them killed.")
 @click.argument("directory", type=click.Path(exists=True, file_okay=False, path_type=Path), required=False)
-@click.option("--lease", metavar="SECONDS", type=click.FloatRange(0.5, 60), default=3.0, show_default=True,
+@click.option("--lease", metavar="SECONDS", type=click.FloatRange(0.5, 60), callback=a_number, default=3.0,
+              show_default=True,
               help="How long a worker must be silent to count as dead. The default of a real worker is 18.")
 @database_url_option
 def command(directory: Path | None, lease: float, database_url: str | None) -> None:  # fmt: skip

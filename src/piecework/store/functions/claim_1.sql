@@ -64,19 +64,23 @@ BEGIN
             FROM unnest(p_queues, p_job_types, p_priorities) WITH ORDINALITY AS u (queue, job_type, priority, position));
     END IF;
     WITH claimed AS (
-        UPDATE jobs SET worker_id = p_worker, claim_no = claim_no + 1, claimed_at = clock_timestamp()
+        UPDATE jobs SET worker_id = p_worker, claim_no = claim_no % 2147483647 + 1, claimed_at = clock_timestamp()
         WHERE ctid = ANY (v_tids)
         RETURNING id, claim_no, job_type, queue, priority, run_at, attempt, failures, crashes, config, key, trace_context,
                   created_at)
+    -- Whatever stands in the table can be told: a moment that no bigint holds (-infinity, by hand) as one that is as old.
     -- Texts that are put together, since json_build_array looks up the type of each value anew.
     SELECT string_agg(concat(
         '["', c.id, '",', c.claim_no, ',',
         CASE WHEN v_lanes IS NULL THEN '1'
              ELSE v_lanes ->> concat(c.priority, ' ', length(c.queue), ' ', c.queue, c.job_type) END, ',',
-        (date_part('epoch', c.run_at) * 1000000)::bigint, ',', c.attempt, ',', c.failures, ',', c.crashes, ',', c.config,
+        (date_part('epoch', greatest(c.run_at, timestamptz '0001-01-02 00:00+00')) * 1000000)::bigint, ',',
+        c.attempt, ',', c.failures, ',', c.crashes, ',', c.config,
         CASE WHEN c.trace_context IS NULL AND NOT (v_stateful AND (c.claim_no > 1 OR c.key IS NOT NULL)) THEN ''
              ELSE concat(
-                 ',', coalesce(c.trace_context, 'null'), ',', (date_part('epoch', c.created_at) * 1000000)::bigint, ',',
+                 ',', coalesce(c.trace_context, 'null'), ',',
+                 (date_part('epoch', least(greatest(c.created_at, timestamptz '0001-01-02 00:00+00'),
+                                           timestamptz '9999-12-31 00:00+00')) * 1000000)::bigint, ',',
                  coalesce((SELECT s.state FROM execution_states s WHERE s.job_id = c.id), 'null'), ',',
                  coalesce((SELECT s.state FROM execution_states s WHERE s.job_type = c.job_type AND s.key = c.key), 'null'))
              END, ']'), ','), count(*)

@@ -198,7 +198,8 @@ BEGIN
     IF v_taken IS NOT NULL THEN
         -- A job that went on in a user's transaction may stand among the holders still, until its worker hands the key on.
         WITH claimed AS (
-            UPDATE jobs SET worker_id = p_worker, claim_no = claim_no + 1, claimed_at = clock_timestamp(), parked = false
+            UPDATE jobs SET worker_id = p_worker, claim_no = claim_no % 2147483647 + 1, claimed_at = clock_timestamp(),
+                parked = false
             WHERE ctid = ANY (v_taken_rows)
             RETURNING id, claim_no, job_type, queue, priority, run_at, attempt, failures, crashes, config, concurrency_key,
                       key, trace_context, created_at),
@@ -211,12 +212,15 @@ BEGIN
             WHERE k.ctid = v_held_rows[t.number] AND k.running <> t.ids)
         SELECT json_agg(CASE WHEN c.trace_context IS NULL AND NOT (v_stateful AND (c.claim_no > 1 OR c.key IS NOT NULL))
             THEN json_build_array(
-                c.id, c.claim_no, c.job_type, c.queue, c.priority, (date_part('epoch', c.run_at) * 1000000)::bigint,
+                c.id, c.claim_no, c.job_type, c.queue, c.priority,
+                (date_part('epoch', greatest(c.run_at, timestamptz '0001-01-02 00:00+00')) * 1000000)::bigint,
                 c.attempt, c.failures, c.crashes, c.config, c.concurrency_key)
             ELSE json_build_array(
-                c.id, c.claim_no, c.job_type, c.queue, c.priority, (date_part('epoch', c.run_at) * 1000000)::bigint,
+                c.id, c.claim_no, c.job_type, c.queue, c.priority,
+                (date_part('epoch', greatest(c.run_at, timestamptz '0001-01-02 00:00+00')) * 1000000)::bigint,
                 c.attempt, c.failures, c.crashes, c.config, c.concurrency_key, c.trace_context,
-                (date_part('epoch', c.created_at) * 1000000)::bigint,
+                (date_part('epoch', least(greatest(c.created_at, timestamptz '0001-01-02 00:00+00'),
+                                          timestamptz '9999-12-31 00:00+00')) * 1000000)::bigint,
                 (SELECT s.state FROM execution_states s WHERE s.job_id = c.id),
                 (SELECT s.state FROM execution_states s WHERE s.job_type = c.job_type AND s.key = c.key))
             END)

@@ -20,7 +20,11 @@ BEGIN
     CROSS JOIN LATERAL (
         SELECT j.id, j.job_type, CASE WHEN j.worker_id IS NULL THEN 'pending' ELSE 'running' END AS status, j.queue,
                j.priority, j.attempt, j.failures, j.crashes, j.claim_no, j.worker_id,
-               CASE WHEN j.worker_id IS NULL THEN j.run_at END AS run_at, j.created_at, j.claimed_at,
+               CASE WHEN j.worker_id IS NULL
+                    THEN least(greatest(j.run_at, timestamptz '0001-01-02 00:00+00'),
+                               timestamptz '9999-12-31 00:00+00') END AS run_at,
+               least(greatest(j.created_at, timestamptz '0001-01-02 00:00+00'), timestamptz '9999-12-31 00:00+00') AS created_at,
+               j.claimed_at,
                j.claimed_at AS started_at, NULL::timestamptz AS finished_at, j.tags, j.config::text, p.result::text,
                (SELECT a.error::text FROM attempts a
                 WHERE a.job_id = j.id AND j.failures > 0 AND a.error IS NOT NULL
@@ -34,7 +38,8 @@ BEGIN
         FROM jobs j LEFT JOIN progress p ON p.job_id = j.id WHERE j.id = wanted.id
         UNION ALL
         SELECT f.id, f.job_type, f.status, f.queue, f.priority, f.attempt, f.failures, f.crashes, f.claim_no, f.worker_id,
-               NULL, f.created_at, f.started_at, f.started_at, f.finished_at, f.tags, f.config::text, f.result::text,
+               NULL, least(greatest(f.created_at, timestamptz '0001-01-02 00:00+00'), timestamptz '9999-12-31 00:00+00') AS created_at,
+               f.started_at, f.started_at, f.finished_at, f.tags, f.config::text, f.result::text,
                f.error::text, f.key, f.concurrency_key, false,
                (SELECT s.state::text FROM execution_states s
                 WHERE s.job_type = f.job_type AND s.key = f.key AND s.saved_by = f.id LIMIT 1),

@@ -60,9 +60,11 @@ BEGIN
             WHERE j.queue = line.queue AND j.job_type = line.job_type AND j.priority > line.priority
               AND j.worker_id IS NULL AND NOT j.parked AND j.concurrency_key IS NOT NULL
             ORDER BY j.priority, j.run_at, j.id LIMIT 1) AS head)
+    -- A moment that has no distance (infinity, by hand) is told as one that is as far away.
     SELECT json_agg(json_build_array(
                line.queue, line.job_type, line.priority, line.keyed,
-               (date_part('epoch', line.run_at - v_now) * 1000000)::bigint))
+               (date_part('epoch', least(greatest(line.run_at, timestamptz '0001-01-02 00:00+00'),
+                                         timestamptz '9999-12-31 00:00+00') - v_now) * 1000000)::bigint))
     INTO v_lanes
     FROM (SELECT *, false AS keyed FROM line UNION ALL SELECT *, true FROM keyed_line) AS line
     -- A clock that stands still makes nothing due: whoever turns it has all workers look.

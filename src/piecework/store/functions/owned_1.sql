@@ -13,7 +13,9 @@ AS $$
 BEGIN
     RETURN (
         SELECT json_agg(json_build_array(
-                   j.id, j.claim_no, j.job_type, j.queue, j.priority, (date_part('epoch', j.run_at) * 1000000)::bigint,
+                   j.id, j.claim_no, j.job_type, j.queue, j.priority,
+                   (date_part('epoch', least(greatest(j.run_at, timestamptz '0001-01-02 00:00+00'),
+                                             timestamptz '9999-12-31 00:00+00')) * 1000000)::bigint,
                    j.attempt, j.failures, j.crashes, NULL))::text
         FROM jobs j WHERE j.worker_id = p_worker);
 END

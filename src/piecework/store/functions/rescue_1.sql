@@ -42,7 +42,8 @@ BEGIN
         -- takes the same innocent ones along each time, until all have crashed too often.
         v_run_at := v_due + random() * v_job.crashes * p_lease;
         UPDATE jobs SET worker_id = NULL, claimed_at = NULL, parked = false, run_at = v_run_at,
-            attempt = attempt + 1, failures = failures + 1, crashes = crashes + 1
+            attempt = least(attempt, 2147483646) + 1, failures = least(failures, 2147483646) + 1,
+            crashes = least(crashes, 2147483646) + 1
         WHERE ctid = v_job.tid;
         INSERT INTO attempts (job_id, claim_no, worker_id, attempt, move, started_at, ended_at, error, next_run_at)
         VALUES (v_job.id, v_job.claim_no, p_dead, v_job.attempt, 'rescue', v_job.claimed_at, v_now,

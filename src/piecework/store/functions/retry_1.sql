@@ -27,8 +27,8 @@ BEGIN
             id, run_at, created_at, claim_no, priority, concurrency_limit, queue, job_type, config, concurrency_key, key,
             timeout, tags, metadata, trace_context)
         VALUES (
-            v_job.id, v_now, v_job.created_at, v_job.claim_no + 1, v_job.priority, v_job.concurrency_limit, v_job.queue,
-            v_job.job_type, v_job.config, v_job.concurrency_key, v_job.key, v_job.timeout, v_job.tags, v_job.metadata,
+            v_job.id, v_now, v_job.created_at, v_job.claim_no % 2147483647 + 1, v_job.priority, v_job.concurrency_limit,
+            v_job.queue, v_job.job_type, v_job.config, v_job.concurrency_key, v_job.key, v_job.timeout, v_job.tags, v_job.metadata,
             v_job.trace_context)
         ON CONFLICT (job_type, key) WHERE key IS NOT NULL DO NOTHING;
         IF FOUND THEN

@@ -3,8 +3,10 @@
 -- returns: text (JSON object, see model/explanation.py, JobFacts); no row when there is no such job
 SELECT json_build_object(
     'id', j.id, 'status', CASE WHEN j.worker_id IS NULL THEN 'pending' ELSE 'running' END, 'job_type', j.job_type,
-    'queue', j.queue, 'attempt', j.attempt, 'at', CASE WHEN j.worker_id IS NULL THEN j.run_at ELSE j.claimed_at END,
-    'due_in', date_part('epoch', j.run_at - coalesce((SELECT c.now FROM /*schema.*/clock c WHERE c.one), clock_timestamp())),
+    'queue', j.queue, 'attempt', j.attempt, 'at', CASE WHEN j.worker_id IS NULL
+        THEN least(greatest(j.run_at, timestamptz '0001-01-02 00:00+00'), timestamptz '9999-12-31 00:00+00') ELSE j.claimed_at END,
+    'due_in', date_part('epoch', least(greatest(j.run_at, timestamptz '0001-01-02 00:00+00'), timestamptz '9999-12-31 00:00+00')
+        - coalesce((SELECT c.now FROM /*schema.*/clock c WHERE c.one), clock_timestamp())),
     'manual_clock', EXISTS (SELECT FROM /*schema.*/clock c WHERE c.one),
     'concurrency_key', j.concurrency_key, 'parked', j.parked,
     'limit', CASE WHEN j.concurrency_key IS NOT NULL
@@ -30,5 +32,8 @@ FROM /*schema.*/jobs j WHERE j.id = $1::uuid
 UNION ALL
 SELECT json_build_object(
     'id', f.id, 'status', f.status, 'job_type', f.job_type, 'queue', f.queue, 'attempt', f.attempt, 'at', f.finished_at,
-    'error', f.error)::text
+    'error', CASE WHEN jsonb_typeof(f.error->'type') = 'string' AND jsonb_typeof(f.error->'message') = 'string'
+                  THEN jsonb_build_object('type', f.error->'type', 'message', f.error->'message')
+                  WHEN f.error IS NOT NULL
+                  THEN jsonb_build_object('type', 'unreadable error', 'message', left(f.error::text, 200)) END)::text
 FROM /*schema.*/finished_jobs f WHERE f.id = $1::uuid

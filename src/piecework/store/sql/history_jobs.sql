@@ -6,7 +6,9 @@
 SELECT json_build_array(coalesce(r.id, a.job_id), coalesce(r.rows, '[]'), coalesce(a.attempts, '[]'))::text
 FROM (
     SELECT j.id, json_agg(json_build_array(
-        j.status, j.job_type, j.queue, j.priority, date_part('epoch', j.run_at), date_part('epoch', j.created_at),
+        j.status, j.job_type, j.queue, j.priority,
+        date_part('epoch', least(greatest(j.run_at, timestamptz '0001-01-02 00:00+00'), timestamptz '9999-12-31 00:00+00')),
+        date_part('epoch', least(greatest(j.created_at, timestamptz '0001-01-02 00:00+00'), timestamptz '9999-12-31 00:00+00')),
         j.claim_no, j.worker_id, date_part('epoch', j.started_at), date_part('epoch', j.finished_at), j.attempt, j.failures,
         j.crashes, j.concurrency_key, j.concurrency_limit, j.key)) AS rows
     FROM (

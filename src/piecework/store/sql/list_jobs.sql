@@ -4,7 +4,11 @@
 SELECT listed.* FROM (
     (SELECT j.id, j.job_type, CASE WHEN j.worker_id IS NULL THEN 'pending' ELSE 'running' END AS status, j.queue,
             j.priority, j.attempt, j.failures, j.crashes, j.claim_no, j.worker_id,
-            CASE WHEN j.worker_id IS NULL THEN j.run_at END AS run_at, j.created_at, j.claimed_at,
+            CASE WHEN j.worker_id IS NULL
+                 THEN least(greatest(j.run_at, timestamptz '0001-01-02 00:00+00'),
+                            timestamptz '9999-12-31 00:00+00') END AS run_at,
+            least(greatest(j.created_at, timestamptz '0001-01-02 00:00+00'), timestamptz '9999-12-31 00:00+00') AS created_at,
+            j.claimed_at,
             j.claimed_at AS started_at, NULL::timestamptz AS finished_at, j.tags, j.config::text,
             (SELECT p.result::text FROM /*schema.*/progress p WHERE p.job_id = j.id) AS result, NULL::text AS error,
             j.key, j.concurrency_key, j.parked,
@@ -20,7 +24,8 @@ SELECT listed.* FROM (
      ORDER BY j.id DESC LIMIT $4::integer)
     UNION ALL
     (SELECT f.id, f.job_type, f.status, f.queue, f.priority, f.attempt, f.failures, f.crashes, f.claim_no, f.worker_id,
-            NULL, f.created_at, f.started_at, f.started_at, f.finished_at, f.tags, f.config::text, f.result::text,
+            NULL, least(greatest(f.created_at, timestamptz '0001-01-02 00:00+00'), timestamptz '9999-12-31 00:00+00') AS created_at,
+            f.started_at, f.started_at, f.finished_at, f.tags, f.config::text, f.result::text,
             f.error::text, f.key, f.concurrency_key, false,
             (SELECT s.state::text FROM /*schema.*/execution_states s
              WHERE s.job_type = f.job_type AND s.key = f.key AND s.saved_by = f.id),

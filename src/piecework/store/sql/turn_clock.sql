@@ -4,7 +4,8 @@
 WITH turned AS (
     INSERT INTO /*schema.*/clock AS c (now) VALUES (coalesce($1::timestamptz, clock_timestamp() + $2::interval))
     ON CONFLICT (one) DO UPDATE
-        SET now = CASE WHEN $1::timestamptz IS NULL THEN c.now + $2::interval ELSE excluded.now END
+        SET now = CASE WHEN $1::timestamptz IS NULL THEN least(c.now + $2::interval, timestamptz '9999-12-31 00:00+00')
+                       ELSE excluded.now END
     RETURNING c.now),
 told AS MATERIALIZED (
     SELECT pg_notify(/*channel*/, '"look"'))

@@ -2,7 +2,7 @@
 -- returns: now timestamptz; no row when no job is due later
 WITH next AS (
     SELECT min(j.run_at) AS run_at FROM /*schema.*/jobs j
-    WHERE j.worker_id IS NULL
+    WHERE j.worker_id IS NULL AND j.run_at <= timestamptz '9999-12-31 00:00+00'
       AND j.run_at > coalesce((SELECT c.now FROM /*schema.*/clock c WHERE c.one), clock_timestamp())),
 turned AS (
     INSERT INTO /*schema.*/clock AS c (now) SELECT n.run_at FROM next n WHERE n.run_at IS NOT NULL

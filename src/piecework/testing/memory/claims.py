@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import psycopg
 
-from piecework.testing.memory.database import Database, text, upsert
+from piecework.testing.memory.database import Database, following, text, upsert
 from piecework.testing.memory.rows import Steps, Transaction, Values
 
 LaneName = tuple[str, str, int]
@@ -125,7 +125,7 @@ def _take(
             continue
         locked += 1
         if found is job:
-            taken.append(txn.put(row, worker_id=worker, claim_no=job["claim_no"] + 1, claimed_at=db.clock()))
+            taken.append(txn.put(row, worker_id=worker, claim_no=following(job["claim_no"]), claimed_at=db.clock()))
     return taken, locked
 
 

@@ -14,6 +14,7 @@ from piecework.testing.memory.rows import Row, Steps, Table, Transaction, Values
 
 encode = msgspec.json.Encoder().encode
 _SECOND = 1_000_000
+_LARGEST = 2**31 - 1
 
 
 def text(value: object) -> str:
@@ -28,6 +29,16 @@ def array(value: object) -> list[str | None]:
         return [None if each == "null" else each for each in inner.split(",")] if inner else []
     assert isinstance(value, list | tuple)
     return [None if each is None else str(each) for each in value]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+
+
+def following(claim_no: int) -> int:
+    """Return the claim number after this one: behind the largest that an integer holds they begin anew."""
+    return claim_no % _LARGEST + 1
+
+
+def one_more(count: int) -> int:
+    """Count on, as far as an integer goes."""
+    return min(count + 1, _LARGEST)
 
 
 class Database:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from piecework.testing.memory import keys
 from piecework.testing.memory.claims import Allotment, allotment, in_turn, lanes_of, of_lane, stands, told_of
-from piecework.testing.memory.database import Database, text
+from piecework.testing.memory.database import Database, following, text
 from piecework.testing.memory.rows import Row, Steps, Transaction, Values
 
 _FEW = 25
@@ -220,7 +220,7 @@ def _claim(
 ) -> list[Values]:
     claimed: list[Values] = []
     for job, _, _ in taken:
-        claim_no = job["claim_no"] + 1
+        claim_no = following(job["claim_no"])
         row = db.jobs.rows[job["id"]]
         claimed.append(txn.put(row, worker_id=worker, claim_no=claim_no, claimed_at=db.clock(), parked=False))
     for number, key in enumerate(held):

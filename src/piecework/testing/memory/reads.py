@@ -8,6 +8,7 @@ from uuid import UUID
 
 import msgspec
 
+from piecework.base.moments import EARLIEST, LATEST
 from piecework.testing.memory import keys
 from piecework.testing.memory.database import Database, encode, refuse_nul, upsert
 from piecework.testing.memory.rows import Steps, Transaction, Values
@@ -18,12 +19,17 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def moment(microseconds: int | None) -> datetime | None:
-    """Return a stored moment as the driver does."""
-    return None if microseconds is None else _EPOCH + timedelta(microseconds=microseconds)
+    """Return a stored moment as the driver does, as far as it can be read."""
+    if microseconds is None:
+        return None
+    return _EPOCH + timedelta(microseconds=min(max(microseconds, _EARLIEST), _LATEST))
 
 
 def _microseconds(moment: datetime) -> int:
     return (moment - _EPOCH) // timedelta(microseconds=1)
+
+
+_EARLIEST, _LATEST = _microseconds(EARLIEST), _microseconds(LATEST)
 
 
 def _text(stored: bytes | None) -> str | None:
@@ -250,7 +256,7 @@ def read_clock(db: Database, txn: Transaction) -> Steps[_Answer]:
 
 def turn_clock(db: Database, txn: Transaction, to: datetime | None, by: timedelta) -> Steps[_Answer]:
     """Set the manual clock, or turn it on."""
-    now = _microseconds(to) if to is not None else db.due_now(txn) + by // timedelta(microseconds=1)
+    now = _microseconds(to) if to is not None else min(db.due_now(txn) + by // timedelta(microseconds=1), _LATEST)
     yield from upsert(txn, db.manual, True, {"now": now}, {"now": now})
     txn.notices['"look"'] = None
     return [(moment(now),)]
@@ -259,7 +265,7 @@ def turn_clock(db: Database, txn: Transaction, to: datetime | None, by: timedelt
 def turn_clock_to_next(db: Database, txn: Transaction) -> Steps[_Answer]:
     """Turn the manual clock to when the next pending job is due."""
     now = db.due_now(txn)
-    later = [job["run_at"] for job in db.jobs.seen(txn) if job["worker_id"] is None and job["run_at"] > now]
+    later = [job["run_at"] for job in db.jobs.seen(txn) if job["worker_id"] is None and now < job["run_at"] <= _LATEST]
     if not later:
         return []
     return (yield from turn_clock(db, txn, moment(min(later)), timedelta(0)))

@@ -10,7 +10,7 @@ import msgspec
 import psycopg
 
 from piecework.testing.memory import keys
-from piecework.testing.memory.database import Database, refuse_nul, text
+from piecework.testing.memory.database import Database, following, refuse_nul, text
 from piecework.testing.memory.rows import Steps, Transaction, Values
 
 _PER_SLEEPER = 100
@@ -125,8 +125,8 @@ def retry_jobs(db: Database, txn: Transaction, ids: list[UUID], since: datetime)
         if job is None:
             continue
         new: Values = {
-            **{field: job[field] for field in _KEPT}, "run_at": now, "claim_no": job["claim_no"] + 1, "attempt": 1,
-            "failures": 0, "crashes": 0, "claimed_at": None, "worker_id": None, "parked": False,
+            **{field: job[field] for field in _KEPT}, "run_at": now, "claim_no": following(job["claim_no"]),
+            "attempt": 1, "failures": 0, "crashes": 0, "claimed_at": None, "worker_id": None, "parked": False,
         }  # fmt: skip
         if (yield from txn.insert(db.jobs, job["id"], new)) is None:
             holder = next(db.jobs.alike(txn, (job["job_type"], job["key"])), None)

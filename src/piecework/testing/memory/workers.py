@@ -8,7 +8,7 @@ from datetime import timedelta
 import msgspec
 
 from piecework.testing.memory import cancels, keys
-from piecework.testing.memory.database import Database, text
+from piecework.testing.memory.database import Database, one_more, text
 from piecework.testing.memory.rows import Row, Steps, Transaction, Values
 
 _Answer = list[tuple[object, ...]]
@@ -90,7 +90,7 @@ def _take_back(db: Database, txn: Transaction, job: Values, now: int, due: int, 
     run_at = due + int(later)
     txn.put(
         db.jobs.rows[job["id"]], worker_id=None, claimed_at=None, parked=False, run_at=run_at,
-        attempt=job["attempt"] + 1, failures=job["failures"] + 1, crashes=job["crashes"] + 1,
+        attempt=one_more(job["attempt"]), failures=one_more(job["failures"]), crashes=one_more(job["crashes"]),
     )  # fmt: skip
     error = {"type": "worker lost", "message": f"the worker gave no sign of life for {lease}"}
     db.append(txn, db.attempts, job["id"], {
