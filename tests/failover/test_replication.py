@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 from engine.helpers import query
+
 from failover.cluster import Cluster, Distant
 from failover.load import SCHEMA, under_load
-
 from piecework import JobFunction, Jobs
 from piecework.testing.history import Terms, check
 
