@@ -155,7 +155,7 @@ class Trial:
         self._measured.append((
             accepts - self._probe.last_write(switch.old), begun[0][0] - accepts, max(first.values()) - accepts,
         ))  # fmt: skip
-        assert begun[0][0] - accepts <= RESUMED_WITHIN, self._measured
+        assert max(first.values()) - accepts <= RESUMED_WITHIN, self._measured
         assert self.load.all_live()
         assert self._worker_ids(switch.new) == self._ids, "a worker was given up for dead"
 
