@@ -94,8 +94,8 @@ def test_of_several_hosts_the_one_that_writes_is_meant_unless_the_dsn_says_other
 
 
 def test_a_dsn_of_another_type_is_refused_without_showing_it() -> None:
-    for given in ({"dsn": b"postgresql://u:hunter2@h/d"}, {"dsn": "", "listen_dsn": b"password=hunter2"}):
-        refused = refusal(ConfigurationError, lambda: Jobs(**given))  # type: ignore[arg-type]  # noqa: B023
+    for wrong in ({"dsn": b"postgresql://u:hunter2@h/d"}, {"dsn": "", "listen_dsn": b"password=hunter2"}):
+        refused = refusal(ConfigurationError, lambda: Jobs(**wrong))  # type: ignore[arg-type]  # noqa: B023
         assert "got a bytes: the DSN is a text" in str(refused)
         assert "hunter2" not in str(refused)
 

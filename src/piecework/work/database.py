@@ -43,7 +43,8 @@ class DatabaseSettings:
         if not isinstance(self.dsn, str | None):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigurationError(f"Jobs(dsn=…) got a {type(self.dsn).__name__}: the DSN is a text, as in Jobs('postgresql://…')")
         if not isinstance(self.listen_dsn, str | None):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ConfigurationError(f"Jobs(listen_dsn=…) got a {type(self.listen_dsn).__name__}: the DSN is a text, as in postgresql://…")
+            kind = type(self.listen_dsn).__name__
+            raise ConfigurationError(f"Jobs(listen_dsn=…) got a {kind}: the DSN is a text, as in postgresql://…")
         if type(self.max_connections) is not int or self.max_connections < 1:
             raise ConfigurationError(f"Jobs(max_connections={shown(self.max_connections)}) takes an int of 1 or more")
         Statements(self.schema)  # refuses what cannot be a schema's name
