@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 from piecework.base.errors import AlreadyOpen, ConfigurationError
 from piecework.base.garbage import spare_what_stays
 from piecework.base.ids import JobId
+from piecework.base.texts import shown
 from piecework.base.threads import named
 from piecework.model.settings import WorkerSettings
 from piecework.model.snapshot import JobSnapshot
@@ -80,7 +81,8 @@ class Jobs(Definitions):
         max_connections: int = 4,
     ) -> None:
         if type(max_config_size) is not int or max_config_size < 1:
-            raise ConfigurationError(f"Jobs(max_config_size={max_config_size!r}) takes a number of bytes, 1 or more")
+            size = shown(max_config_size)
+            raise ConfigurationError(f"Jobs(max_config_size={size}) takes a number of bytes, 1 or more")
         self._settings = DatabaseSettings(
             dsn=dsn, listen_dsn=listen_dsn, pool=pool, schema=schema, migrate=migrate, max_connections=max_connections
         )  # fmt: skip

@@ -93,6 +93,13 @@ def test_of_several_hosts_the_one_that_writes_is_meant_unless_the_dsn_says_other
     assert "target_session_attrs" not in conninfo_to_dict(complete_dsn("postgresql://h1/d"))
 
 
+def test_a_dsn_of_another_type_is_refused_without_showing_it() -> None:
+    for wrong in ({"dsn": b"postgresql://u:hunter2@h/d"}, {"dsn": "", "listen_dsn": b"password=hunter2"}):
+        refused = refusal(ConfigurationError, lambda: Jobs(**wrong))  # type: ignore[arg-type]  # noqa: B023
+        assert "got a bytes: the DSN is a text" in str(refused)
+        assert "hunter2" not in str(refused)
+
+
 def test_a_misspelt_option_is_recognized() -> None:
     for dsn, meant in (("host=h sslmod=require", "sslmode"), ("postgresql://h/d?pasword=hunter", "password")):
         refused = refusal(ConfigurationError, lambda: complete_dsn(dsn))  # noqa: B023

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from piecework.base.errors import ConfigurationError
+from piecework.base.texts import shown
 
 _MICROSECOND = timedelta(microseconds=1)
 _LONGEST = timedelta(days=36_500)
@@ -66,13 +67,15 @@ class RetrySettings:
 def _check_whole(name: str, value: object, lowest: int, highest: int | None = None, hint: str = "") -> None:
     allowed = f"{lowest} or more" if highest is None else f"{lowest} to {highest}"
     if type(value) is not int or value < lowest or (highest is not None and value > highest):
-        raise ConfigurationError(f"RetrySettings({name}={value!r}): {name} must be a whole number, {allowed}{hint}")
+        raise ConfigurationError(
+            f"RetrySettings({name}={shown(value)}): {name} must be a whole number, {allowed}{hint}"
+        )
 
 
 def _check_duration(name: str, value: object) -> None:
     if not isinstance(value, timedelta) or not timedelta(0) <= value <= _LONGEST:
         raise ConfigurationError(
-            f"RetrySettings({name}={value!r}): {name} must be a timedelta from zero to {_LONGEST.days} days,"
+            f"RetrySettings({name}={shown(value)}): {name} must be a timedelta from zero to {_LONGEST.days} days,"
             " as in timedelta(seconds=5)"
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from piecework.base.errors import RegistrationError
+from piecework.base.texts import shown
 from piecework.work.job_settings import CheckedSettings
 
 
@@ -23,5 +24,5 @@ def check_batching(
 
 def _checked(name: str, value: object, where: str) -> int:
     if type(value) is not int or value < 1:
-        raise RegistrationError(f"{where}: {name} takes an int of 1 or more, not {value!r}")
+        raise RegistrationError(f"{where}: {name} takes an int of 1 or more, not {shown(value)}")
     return value

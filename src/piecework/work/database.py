@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, closing
 from dataclasses import dataclass
 
 from piecework.base.errors import ConfigurationError
+from piecework.base.texts import shown
 from piecework.base.threads import in_thread
 from piecework.store.connection import WIRE, Wire
 from piecework.store.connections import AsyncPool, conninfo_of, open_pool, refuse_other_pools
@@ -40,11 +41,12 @@ class DatabaseSettings:
                 raise ConfigurationError("Jobs(dsn=…, pool=…): each names a database, so one of them has to go")
             refuse_other_pools(self.pool)
         if not isinstance(self.dsn, str | None):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ConfigurationError(f"Jobs({self.dsn!r}): the DSN is a text, as in Jobs('postgresql://…')")
+            raise ConfigurationError(f"Jobs(dsn=…) got a {type(self.dsn).__name__}: the DSN is a text, as in Jobs('postgresql://…')")
         if not isinstance(self.listen_dsn, str | None):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ConfigurationError(f"Jobs(listen_dsn={self.listen_dsn!r}): the DSN is a text, as in postgresql://…")
+            kind = type(self.listen_dsn).__name__
+            raise ConfigurationError(f"Jobs(listen_dsn=…) got a {kind}: the DSN is a text, as in postgresql://…")
         if type(self.max_connections) is not int or self.max_connections < 1:
-            raise ConfigurationError(f"Jobs(max_connections={self.max_connections!r}) takes an int of 1 or more")
+            raise ConfigurationError(f"Jobs(max_connections={shown(self.max_connections)}) takes an int of 1 or more")
         Statements(self.schema)  # refuses what cannot be a schema's name
 
     def check_own_loop(self) -> None:

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Literal, TypedDict, cast
 
 from piecework.base.errors import InvalidOptions, RegistrationError
+from piecework.base.texts import shown
 from piecework.model.retry import RetrySettings
 from piecework.work.placement import (
     Placement,
@@ -155,20 +156,20 @@ def _checked_template(settings: JobSettings, name: Literal["key", "concurrency_k
 def _checked_flag(settings: JobSettings, name: Literal["inherits_state", "strict"], where: str) -> bool:
     value: object = settings.get(name, False)
     if not isinstance(value, bool):
-        raise RegistrationError(f"{where}: {name}= takes True or False, not {value!r}")
+        raise RegistrationError(f"{where}: {name}= takes True or False, not {shown(value)}")
     return value
 
 
 def _checked_retry(value: object, where: str) -> RetrySettings:
     if not isinstance(value, RetrySettings):
-        raise RegistrationError(f"{where}: retry= takes RetrySettings, not {value!r}: write "
+        raise RegistrationError(f"{where}: retry= takes RetrySettings, not {shown(value)}: write "
                                 "retry=RetrySettings(n_attempts=5)")
     return value
 
 
 def _checked_fail_on(value: object, where: str) -> tuple[type[Exception], ...]:
     if not isinstance(value, tuple):
-        raise RegistrationError(f"{where}: fail_on= takes a tuple of exception types, not {value!r}: write "
+        raise RegistrationError(f"{where}: fail_on= takes a tuple of exception types, not {shown(value)}: write "
                                 "fail_on=(ValueError,)")
     for item in cast("tuple[object, ...]", value):
         if not (isinstance(item, type) and issubclass(item, Exception)):
@@ -180,7 +181,7 @@ def _checked_limit(value: object, where: str) -> int | None:
     if value is None:
         return None
     if type(value) is not int or value < 1:
-        raise RegistrationError(f"{where}: max_concurrent_per_process= takes an int of 1 or more, not {value!r}")
+        raise RegistrationError(f"{where}: max_concurrent_per_process= takes an int of 1 or more, not {shown(value)}")
     return value
 
 
@@ -188,7 +189,7 @@ def _checked_timeout(value: object, where: str) -> timedelta | None:
     if value is None:
         return None
     if not isinstance(value, timedelta):
-        raise RegistrationError(f"{where}: timeout= takes a timedelta, not {value!r}: write "
+        raise RegistrationError(f"{where}: timeout= takes a timedelta, not {shown(value)}: write "
                                 "timeout=timedelta(minutes=10)")
     if value <= timedelta(0):
         raise RegistrationError(f"{where}: timeout={value!r} leaves no time to run: give it more, or leave it out")
@@ -197,6 +198,6 @@ def _checked_timeout(value: object, where: str) -> timedelta | None:
 
 def _checked_aliases(value: object, where: str) -> tuple[str, ...]:
     if isinstance(value, str) or not isinstance(value, Sequence):
-        raise RegistrationError(f"{where}: aliases= takes a list of former job types, not {value!r}: write "
+        raise RegistrationError(f"{where}: aliases= takes a list of former job types, not {shown(value)}: write "
                                 "aliases=['…']")
     return tuple(checked_name(alias, f"{where}: aliases=") for alias in cast("Sequence[object]", value))
