@@ -70,6 +70,15 @@ def change(history: JobHistory, **values: Any) -> JobHistory:
     return JobHistory(history.id, [row(**values)], history.attempts, history.entries)
 
 
+def test_a_run_that_hears_late_of_its_commit_holds_its_key_no_longer_than_that() -> None:
+    key = {"concurrency_key": "k"}
+    late = JobHistory("a", [row(**key)], entries=run(1, 2.0, 3.5))
+    other = JobHistory("b", [row(**key, run_at=1.5, started=3.2, ended=4.1)], entries=run(1, 3.2, 4.0))
+    assert not judge([late, other], Terms(), []).violations
+    held = JobHistory("a", [row(**key, ended=3.3)], entries=run(1, 2.0, 3.5))
+    assert judge([held, other], Terms(), []).counts["concurrency limit"]
+
+
 def test_a_clean_history_passes_by_all_rules() -> None:
     terms = Terms(
         accepted=dict.fromkeys("abcdef", 1.0), runs_of=frozenset([TYPE]), cuts=FROZEN,

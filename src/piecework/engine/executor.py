@@ -40,11 +40,13 @@ class Executor:
     Args:
         freed: called whenever capacity was given back, but not by `answered`, and while the worker stops whenever a run
             has ended.
+        leased: says whether the worker may begin runs: where the loop hung, the watchdog's call is still in its queue.
     """
 
     def __init__(
-        self, service: Service, settings: WorkerSettings, completer: Completer, freed: Callable[[], None]
-    ) -> None:
+        self, service: Service, settings: WorkerSettings, completer: Completer, freed: Callable[[], None],
+        leased: Callable[[], bool],
+    ) -> None:  # fmt: skip
         self.capacity = Capacity(settings)
         self.shutdown = Latch()
         self.held: dict[str, Held] = {}
@@ -53,7 +55,7 @@ class Executor:
         self._registry = service.registry
         self._settings = settings
         self._completer = completer
-        self._freed = freed
+        self._freed, self._leased = freed, leased
         self._threads = Threads(settings.threads)
         self._batches = Batches(self, service.store.lending, service.statements)
         self.chains = Chains(settings.prefetch, self._hand_back)
@@ -91,7 +93,7 @@ class Executor:
     def start_waiting(self) -> None:
         """Begin the runs of waiting jobs as far as the concurrency allows."""
         capacity, waiting = self.capacity, self.capacity.waiting
-        if not waiting or self.shutdown.is_set():
+        if not waiting or self.shutdown.is_set() or not self._leased():
             return
         while waiting and capacity.may_start:
             unit = waiting.popleft()
@@ -195,12 +197,10 @@ class Executor:
         """Make a claim ready to run, and return its call; None if it may not run, or its config cannot be read."""
         job, registered, now = held.job, held.registered, self._loop.time
         held.started = now()
-        settlement = None
         if job.failures or job.crashes:
-            settlement = refused(job, registered.retry, self._settings.max_crashes)
-        if settlement is not None:
-            self.settle(held, settlement)
-            return None
+            if (settlement := refused(job, registered.retry, self._settings.max_crashes)) is not None:
+                self.settle(held, settlement)
+                return None
         open_run = functools.partial(ClaimRun, self._service, job, registered, held.worker_id, held.started, now)
         held.current = CurrentJob(job, self.shutdown, open_run)
         held.trace = self.tracing.begin(job, held.worker_id) if self.tracing.on else None

@@ -33,6 +33,11 @@ class Watchdog:
         self._closing = surroundings.flag()
         self._thread: Thread | None = None
 
+    @property
+    def over(self) -> bool:
+        """Whether the lease is so old that the runs have to stop."""
+        return self._surroundings.monotonic() >= self._sent() + self._deadlines[0][0]
+
     def start(self) -> None:
         """Begin to watch; the first beat has been answered."""
         self._thread = self._surroundings.start_thread("job-watchdog", self._run)

@@ -63,7 +63,7 @@ class Worker:
         beat, lease = settings.liveness.beat.total_seconds(), settings.liveness.lease.total_seconds()
         self._links = claims, settles, listens = links_of(store, lease)
         self._completer = Completer(settles, self._answered, self._flushed, self._unparked)
-        self._executor = Executor(service, settings, self._completer, self._freed)
+        self._executor = Executor(service, settings, self._completer, self._freed, lambda: not self._watchdog.over)
         self._claimer = Claimer(claims, registry, settings, self._executor, self._beat_now)
         self._listener = Listener(
             listens, lambda: self.worker_id, self._claimer.hint, self._claimer.hint_to_another, self._executor.cancel,

@@ -98,7 +98,12 @@ class KeyRules:
 def _times(row: JobRow, attempts: Iterable[Attempt], ran: Sequence[Run]) -> Iterator[tuple[float, float, int, str]]:
     """Yield begin, end, claim number and, by the rows, worker of each time in which a job ran; the ledger is exact."""
     if ran:
-        yield from ((run.began, run.ended if run.ended is not None else run.began, run.claim_no, "") for run in ran)
+        for run in ran:
+            ended = run.began if run.ended is None else run.ended
+            if run.claim_no == row.claim_no and row.ended is not None:
+                # Who ends a job in a transaction hands its key on with the commit, before the run hears of that.
+                ended = max(run.began, min(ended, row.ended))
+            yield run.began, ended, run.claim_no, ""
         return
     # By the rows, where a rescued claim may never have run.
     yield from (
