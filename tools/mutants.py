@@ -142,6 +142,11 @@ MUTATIONS = (
         (("engine/agenda.py", "now + (longest if calm else", "now + (1e9 if calm else"),),
     ),
     Mutation(
+        "lease at the begin", "the look at the lease before a run begins: a loop that hung goes on with what waited",
+        "tests/engine/test_given_up.py::test_when_its_lease_is_over_it_begins_none_of_what_it_had_prefetched",
+        (("engine/executor.py", " or not self._leased():\n", ":\n"),),
+    ),
+    Mutation(
         "hand-over of keys", "the hand-over of keys: the next job of a key stays parked",
         "tests/store/test_concurrency_keys.py::"
         "test_when_a_job_ends_the_next_one_of_its_key_comes_back_into_its_lane[pg18]",

@@ -14,6 +14,7 @@ from engine.helpers import SOON, count, moves, query, until, value
 from engine.ledger import Ledger
 
 from piecework import CurrentJob, Jobs
+from piecework.engine.watchdog import Watchdog
 from piecework.model.cursors import Place
 from piecework.model.lanes import Lane
 from piecework.store import claiming
@@ -98,6 +99,34 @@ async def test_it_runs_what_it_had_prefetched_once(jobs: Jobs, dsn: str, ledger:
         await handles[9].result(timeout=SOON)
     assert ledger.overlaps() == []
     assert Counter(len(runs) for runs in ledger.runs_by_job().values()) == {1: 5, 2: 5}
+
+
+async def test_when_its_lease_is_over_it_begins_none_of_what_it_had_prefetched(
+    jobs: Jobs, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The watchdog's word is still in the queue of a loop that hung."""
+    gate, begun = asyncio.Event(), list[int]()
+
+    @jobs.job
+    async def quick() -> None: ...
+
+    @jobs.job
+    async def slow(number: int) -> None:
+        begun.append(number)
+        await gate.wait()
+
+    async with jobs._make_worker(settings(concurrency=2)) as worker:
+        await (await jobs.spawn_all(quick.spec() for _ in range(100))).wait(timeout=SOON)
+        handles = await jobs.spawn_all(slow.spec(number) for number in range(4))
+        await until(lambda: len(worker._executor.capacity.waiting) == 2 and len(begun) == 2)
+        with monkeypatch.context() as late:
+            late.setattr(Watchdog, "over", True)
+            gate.set()
+            await until(lambda: count(dsn, "finished_jobs WHERE job_type = 'slow'") == 2)
+            await until(lambda: worker._executor.capacity.held == 2)
+            assert len(begun) == 2
+        worker._executor.start_waiting()
+        await handles.results(timeout=SOON)
 
 
 async def test_its_capacity_comes_back(jobs: Jobs, dsn: str) -> None:
