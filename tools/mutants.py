@@ -144,7 +144,7 @@ MUTATIONS = (
     Mutation(
         "lease at the begin", "the look at the lease before a run begins: a loop that hung goes on with what waited",
         "tests/engine/test_given_up.py::test_when_its_lease_is_over_it_begins_none_of_what_it_had_prefetched",
-        (("engine/executor.py", " or not self._leased():\n", ":\n"),),
+        (("engine/executor.py", "await (call if self._leased() else too_late(held))()", "await call()"),),
     ),
     Mutation(
         "hand-over of keys", "the hand-over of keys: the next job of a key stays parked",

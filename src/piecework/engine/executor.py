@@ -16,7 +16,7 @@ from piecework.engine.chains import Chains
 from piecework.engine.completer import Completer
 from piecework.engine.held import Held, HeldBatch, Stop
 from piecework.engine.lines import Lines
-from piecework.engine.stopping import Stopping
+from piecework.engine.stopping import Stopping, too_late
 from piecework.engine.threads import Threads
 from piecework.engine.tracing import Tracing
 from piecework.engine.verdicts import judge_end, judge_error, tamed, verified
@@ -38,9 +38,8 @@ class Executor:
     """Starts runs while there is capacity and judges how they end. Used on the worker's loop.
 
     Args:
-        freed: called whenever capacity was given back, but not by `answered`, and while the worker stops whenever a run
-            has ended.
-        leased: says whether the worker may begin runs: where the loop hung, the watchdog's call is still in its queue.
+        freed: called when capacity came back, but not by `answered`; while the worker stops, when a run has ended.
+        leased: says whether runs may begin: where the loop hung, the watchdog's call is still in its queue.
     """
 
     def __init__(
@@ -93,7 +92,7 @@ class Executor:
     def start_waiting(self) -> None:
         """Begin the runs of waiting jobs as far as the concurrency allows."""
         capacity, waiting = self.capacity, self.capacity.waiting
-        if not waiting or self.shutdown.is_set() or not self._leased():
+        if not waiting or self.shutdown.is_set():
             return
         while waiting and capacity.may_start:
             unit = waiting.popleft()
@@ -188,6 +187,7 @@ class Executor:
             unit.trace = self.tracing.begin_batch([item.trace for item in unit.items], unit.job, unit.worker_id)
         context = None if unit.trace is None else unit.trace.context
         if unit.in_thread:
+            call = call if self._leased() else too_late(unit)
             self._threads.submit(unit.task_name, call, functools.partial(self._from_thread, unit), context)
         else:
             run = cast("Callable[[], Coroutine[object, object, object]]", call)
@@ -216,7 +216,7 @@ class Executor:
         if held.job.concurrency_key is not None:
             held.stepped = self._loop.time()
         try:
-            value = await call()
+            value = await (call if self._leased() else too_late(held))()
         except GeneratorExit:
             raise
         except BaseException as error:

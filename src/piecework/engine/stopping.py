@@ -7,6 +7,7 @@ import functools
 import logging
 from collections.abc import Callable
 from datetime import timedelta
+from typing import NoReturn
 
 from piecework.engine.deadlines import Deadlines
 from piecework.engine.facts import facts_of
@@ -15,6 +16,16 @@ from piecework.work.current_job import request_cancel
 
 log = logging.getLogger("piecework.job")
 PATIENCE = timedelta(seconds=5)
+
+
+def too_late(held: Held) -> Callable[[], NoReturn]:
+    """Return what runs in the place of a job whose lease is over before its first step: it is handed back."""
+    held.stop = held.stop or "release"
+
+    def call() -> NoReturn:
+        raise asyncio.CancelledError
+
+    return call
 
 
 class Stopping:
