@@ -215,7 +215,7 @@ class Session:
         try:
             self.server.database.commit(txn)
         except psycopg.Error as error:
-            call.fail(error)
+            self._refuse(call, error)
             return
         self._reply(call, rows)
 
@@ -228,10 +228,16 @@ class Session:
         else:
             self.server.database.abort(self.txn)
             self.txn = None
-        call.fail(error)
+        self._refuse(call, error)
+
+    def _refuse(self, call: Call, error: BaseException) -> None:
+        if self.conn.closed:
+            self.die()
+        else:
+            call.fail(error)
 
     def _reply(self, call: Call, rows: Any) -> None:
-        if self.conn.severed:
+        if self.conn.closed:
             self.die()
         elif self.server.happens("reply_lost"):
             self.world.say("reply lost", self.conn.process.name, call.name)

@@ -27,6 +27,9 @@ GUARDS = {
 
 FOUND = {
     "a spawn that shares a statement is sent in halves after an error that says nothing of what landed": 2254,
+    "a statement that is cancelled once its client has gone leaves its transaction open": 30269,
+    "a statement that is cancelled once its client has gone leaves its rescheduling open": 30596,
+    "a statement that is cancelled once its client has gone leaves it open, and the lease ends": 15570,
 }
 """Seeds that have found something, and what."""
 
