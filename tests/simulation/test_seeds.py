@@ -30,6 +30,8 @@ FOUND = {
     "a statement that is cancelled once its client has gone leaves its transaction open": 30269,
     "a statement that is cancelled once its client has gone leaves its rescheduling open": 30596,
     "a statement that is cancelled once its client has gone leaves it open, and the lease ends": 15570,
+    "a process that stood still begins what it had claimed before, once it goes on": 16554,
+    "a loop that hung begins what it had claimed before, though its lease is over": 9307,
 }
 """Seeds that have found something, and what."""
 
