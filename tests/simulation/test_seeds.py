@@ -27,6 +27,8 @@ GUARDS = {
 
 FOUND = {
     "a spawn that shares a statement is sent in halves after an error that says nothing of what landed": 2254,
+    "a prefetched job begins when an older one of its concurrency key has long been due": 32343,
+    "a claimed job begins when its loop goes on, and an older one of its concurrency key has long been due": 33439,
 }
 """Seeds that have found something, and what."""
 
