@@ -290,7 +290,8 @@ class Judge:
             runs[effect["id"]].append(entry)
         excused = {run.id for run in scenario.runs if run.deaf}
         cuts = [Cut(p.name, EPOCH + p.died_at) for p in scenario.world.processes if p.dead]
-        cuts += [Cut(p.name, EPOCH + at, "frozen") for p in scenario.world.processes for at, _ in p.stalls]
+        stalls = [(p.name, *stall) for p in scenario.world.processes for stall in p.stalls]
+        cuts += [Cut(name, EPOCH + at, "frozen", EPOCH + end) for name, at, end in stalls]
         types = ("plain", "narrow", "hurried", "blocking")
         judge = HistoryJudge(Terms(
             whole="retry" not in scenario.faults, cuts=cuts, runs_of=frozenset(types), slack=1.0,

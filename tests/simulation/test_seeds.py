@@ -32,6 +32,8 @@ FOUND = {
     "a statement that is cancelled once its client has gone leaves it open, and the lease ends": 15570,
     "a process that stood still begins what it had claimed before, once it goes on": 16554,
     "a loop that hung begins what it had claimed before, though its lease is over": 9307,
+    "a prefetched job begins when an older one of its concurrency key has long been due": 32343,
+    "a claimed job begins when its loop goes on, and an older one of its concurrency key has long been due": 33439,
 }
 """Seeds that have found something, and what."""
 

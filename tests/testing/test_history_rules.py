@@ -79,6 +79,15 @@ def test_a_run_that_hears_late_of_its_commit_holds_its_key_no_longer_than_that()
     assert judge([held, other], Terms(), []).counts["concurrency limit"]
 
 
+@pytest.mark.parametrize("began, cuts", [(3.9, None), (28.9, [Cut("p1", 2.0, "frozen", 27.0)])])
+def test_a_job_that_was_claimed_before_an_older_one_was_due_may_begin_before_it(
+    began: float, cuts: list[Cut] | None
+) -> None:
+    histories = [keyed("a", 30.0, 31.0), keyed("b", began, 29.0, run_at=0.5, priority=1)]
+    assert judge(histories, Terms(cuts=cuts), []).violations == []
+    assert judge(histories, Terms(cuts=[Cut("p2", 2.0, "frozen", 27.0)]), []).holds == (began < 4.0)
+
+
 def test_a_clean_history_passes_by_all_rules() -> None:
     terms = Terms(
         accepted=dict.fromkeys("abcdef", 1.0), runs_of=frozenset([TYPE]), cuts=FROZEN,
@@ -147,9 +156,13 @@ BROKEN: list[tuple[str, Rule, list[JobHistory], Terms]] = [
         JobHistory("b", [row(concurrency_key="k", started=2.5, ended=4.0, worker="w2")])], Terms()),
     ("four jobs of a key with room for three", "concurrency limit", [
         keyed(job, 2.0 + n / 10, 3.0, concurrency_limit=3) for n, job in enumerate("abcd")], Terms()),
-    ("the younger job first", "order in a key", [keyed("a", 4.0, 5.0), keyed("b", 2.0, 3.0, run_at=1.5)], Terms()),
+    ("the younger job first", "order in a key", [keyed("a", 6.0, 7.0), keyed("b", 4.1, 5.0, run_at=1.5)], Terms()),
     ("the job of less priority first", "order in a key", [
-        keyed("b", 4.0, 5.0), keyed("a", 2.0, 3.0, priority=1)], Terms()),
+        keyed("b", 6.0, 7.0), keyed("a", 4.1, 5.0, priority=1)], Terms()),
+    ("the younger jobs first, the first of them early enough", "order in a key", [
+        keyed("a", 6.0, 7.0), keyed("b", 3.0, 4.0, run_at=1.5), keyed("c", 4.1, 5.0, run_at=1.5)], Terms()),
+    ("the younger job first, its process had gone on long before", "order in a key", [
+        keyed("a", 10.0, 11.0), keyed("b", 9.1, 9.9, run_at=1.5)], Terms(cuts=[Cut("p1", 1.5, "frozen", 6.0)])),
     ("two live jobs with one key", "unique key", [named("a", 1.0, 3.0), named("b", 2.0, 4.0)], Terms()),
     ("more failures than attempts", "counters", [change(RETRIED, claim_no=2, attempt=2, failures=2)], Terms()),
     ("more crashes than lost workers", "counters", [change(RETRIED, claim_no=2, attempt=2, failures=1, crashes=1)],

@@ -158,10 +158,13 @@ class Fleet:
             return  # the loop was quicker, or this system has no such call
         member.gone_at = time.monotonic()
 
-    def freeze(self, member: Member) -> None:
-        """Let a process stand still."""
-        self.cuts.append(Cut(_name(member), time.monotonic(), "frozen"))
+    async def freeze(self, member: Member, seconds: float) -> None:
+        """Let a process stand still for a while."""
+        now = time.monotonic()
+        self.cuts.append(Cut(_name(member), now, "frozen", now + seconds))
         member.send(signal.SIGSTOP)
+        await asyncio.sleep(seconds)
+        member.send(signal.SIGCONT)
 
     async def stop(self, role: Role) -> None:
         """Let those of a role end what they have begun; end them if they do not."""

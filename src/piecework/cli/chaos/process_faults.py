@@ -39,10 +39,7 @@ async def kill_spawner(scene: Scene, chance: Random) -> None:
 
 
 async def stand_still(scene: Scene, chance: Random) -> None:
-    member = scene.fleet.any("worker", chance)
-    scene.fleet.freeze(member)
-    await asyncio.sleep(scene.a_while(chance))
-    member.send(signal.SIGCONT)
+    await scene.fleet.freeze(scene.fleet.any("worker", chance), scene.a_while(chance))
 
 
 async def replace(scene: Scene, chance: Random) -> None:

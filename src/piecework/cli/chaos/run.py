@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from piecework.base.errors import PieceworkError
@@ -92,7 +92,7 @@ def _shifted(log: Log, cuts: Sequence[Cut], offset: float) -> _Shift:
     """Return faults and cuts by the clock of the rows."""
     return _Shift(
         [Fault(fault.name, fault.began + offset, fault.over + offset) for fault in log.faults],
-        [Cut(cut.process, cut.at + offset, cut.how) for cut in cuts],
+        [replace(cut, at=cut.at + offset, until=cut.until and cut.until + offset) for cut in cuts],
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations, islice, pairwise
 
 from piecework.testing.history.records import Attempt, JobHistory, JobRow, Run
-from piecework.testing.history.terms import Cut, Fault, Rule, Terms, Violation
+from piecework.testing.history.terms import BEGINS_WITHIN, Cut, Fault, Rule, Terms, Violation
 
 _ENDED_BY: Mapping[str, str] = {"errored": "fail", "cancelled": "cancel"}
 _MOST_NAMED = 20
@@ -32,6 +32,14 @@ class Cuts:
         """Whether the run was cut, or stood still, so that the later one may have begun before its end."""
         until = later.began if run.ended is None else min(run.ended, later.began)
         return any(run.began <= cut.at <= until for cut in self._of.get(run.process, ()))
+
+    def claimed(self, process: str, began: float) -> float:
+        """Return when a process claimed at the earliest what it began at this moment: it may have stood still since."""
+        claimed = began - BEGINS_WITHIN
+        for cut in reversed(self._of.get(process, ())):
+            if cut.until is not None and cut.at < began and cut.until > claimed:
+                claimed -= min(cut.until, began) - cut.at
+        return claimed
 
 
 def deadline(terms: Terms, at: float) -> float:

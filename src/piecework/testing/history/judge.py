@@ -30,7 +30,7 @@ class Judge:
         self._terms = replace(terms, faults=sorted(terms.faults, key=lambda fault: fault.began))
         self._cuts = None if terms.cuts is None else Cuts(terms.cuts)
         self._workers = None if workers is None else frozenset(workers)
-        self._keys = KeyRules(self._terms)
+        self._keys = KeyRules(self._terms, self._cuts or Cuts(()))
         self._missing = dict(terms.accepted)
         self._counts: Counter[Rule] = Counter()
         self._violations: list[Violation] = []

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right, insort
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from typing import NamedTuple
 
+from piecework.testing.history.job_rules import Cuts
 from piecework.testing.history.records import Attempt, JobHistory, JobRow, Run
 from piecework.testing.history.terms import Terms, Violation
 
@@ -33,6 +35,8 @@ class First(NamedTuple):
     seen: float
     """From when on everybody could see that it was due."""
     began: float
+    claimed: float
+    """At the earliest: the claim decides on the order, and what waits in hand lets nothing pass that is due since."""
     slack: float
     """How exact the begin is, in seconds: the rows have it by the moment of the settle."""
 
@@ -50,6 +54,7 @@ class KeyRules:
     """Gathers what the jobs of each key did, job by job, and judges it in the end."""
 
     terms: Terms
+    cuts: Cuts
     _held: dict[tuple[str, str], list[Held]] = field(
         default_factory=lambda: defaultdict[tuple[str, str], list[Held]](list)
     )
@@ -83,7 +88,9 @@ class KeyRules:
             committed = self.terms.accepted.get(history.id, row.created + self.terms.slack)
             seen = max(committed, row.run_at + self.terms.slack)
             slack = 0.0 if ran else self.terms.slack
-            self._firsts[key].append(First(row.priority, row.run_at, history.id, seen, held[0][0], slack))
+            began = held[0][0]
+            claimed = self.cuts.claimed(ran[0].process if ran else "", began)
+            self._firsts[key].append(First(row.priority, row.run_at, history.id, seen, began, claimed, slack))
 
     def broken(self) -> Iterator[Violation]:
         """Yield what is violated."""
@@ -131,19 +138,23 @@ def _limit(name: str, held: list[Held], terms: Terms) -> Iterator[Violation]:
 
 
 def _order(name: str, firsts: list[First]) -> Iterator[Violation]:
-    """Find jobs that began before an older one which was due by then: the latest of the younger begins is enough."""
-    by_order = sorted(firsts)
-    # From the youngest on: the earliest begin of those that are to come later.
-    younger: First | None = None
-    for older in reversed(by_order):
-        if younger is not None and older.seen < younger.began < older.began - max(older.slack, younger.slack):
+    """Find jobs that began before an older one which was due when they were claimed: the last of them is enough."""
+    # Those that are to come later, the last to begin first: so the next one mostly belongs at the end.
+    behind: list[First] = []
+    for older in sorted(firsts, reverse=True):
+        place = bisect_right(behind, older.slack - older.began, key=_latest)
+        younger = behind[place] if place < len(behind) else None
+        if younger is not None and older.seen < younger.claimed and younger.began < older.began - younger.slack:
             yield Violation(
                 "order in a key", (older.job, younger.job),
                 f"of {name} the younger job began {older.began - younger.began:.3f} s before the older", (
                     repr(older), repr(younger)), older.began,
             )  # fmt: skip
-        if younger is None or older.began < younger.began:
-            younger = older
+        insort(behind, older, key=_latest)
+
+
+def _latest(first: First) -> float:
+    return -first.began
 
 
 def _unique(name: str, lives: list[Life], slack: float) -> Iterator[Violation]:

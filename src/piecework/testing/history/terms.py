@@ -28,7 +28,7 @@ RULES: Mapping[Rule, str] = {
     "effect doubled": "the effect of a job's transaction is there twice",
     "effect of a lost claim": "an effect is there whose claim has not ended the job",
     "concurrency limit": "more jobs of a concurrency key ran at once than its limit",
-    "order in a key": "a job began before an older one of its concurrency key that was due",
+    "order in a key": "a job began before an older one of its concurrency key that was due when it was claimed",
     "unique key": "two live jobs of one type had the same key",
     "counters": "attempts, failures or crashes do not go with the attempts that are on record",
     "held by nobody": "a job is held by a worker that is none",
@@ -48,11 +48,13 @@ class Cut:
         process: as the ledger names it.
         at: when.
         how: `gone`: the process ended. `frozen`: it stood still, and may have gone on.
+        until: when one that was frozen went on; None: not known.
     """
 
     process: str
     at: float
     how: Literal["gone", "frozen"] = "gone"
+    until: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
