@@ -13,7 +13,7 @@ from psycopg.conninfo import conninfo_to_dict
 from hostile.helpers import MOST, call, is_readable, refusal
 from hostile.texts import NASTY, any_texts, drives_terminal
 from piecework import ConfigurationError, Jobs, PieceworkError
-from piecework.store.connection import complete_dsn, describe
+from piecework.store.dsn import complete_dsn, describe
 from support.examples import examples
 
 SECRETS = ("hunter", "swordfish")

@@ -13,7 +13,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from piecework.base.errors import ConfigurationError, DatabaseError, DatabaseUnreachable, MigrationsNeeded
 from piecework.base.ids import new_id
 from piecework.model.lanes import Lane
-from piecework.store.connection import complete_dsn, describe, sever
+from piecework.store.connection import sever
+from piecework.store.dsn import complete_dsn, describe
 from piecework.store.listening import hints
 from piecework.store.store import Store
 from piecework.testing import FaultProxy

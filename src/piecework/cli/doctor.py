@@ -18,7 +18,7 @@ from piecework.cli.main import DATABASE, FAILED
 from piecework.cli.output import json_option, print_json, quiet_text
 from piecework.model.horizon import Sample
 from piecework.model.pins import Pin
-from piecework.store.connection import complete_dsn, describe
+from piecework.store.dsn import complete_dsn, describe
 from piecework.store.examination import Examination, Pooling
 from piecework.store.statements import Statements
 from piecework.work.database import LISTEN_VARIABLE

@@ -11,7 +11,7 @@ from piecework.base.errors import MigrationsNeeded
 from piecework.cli.database import database_options, named_dsn, opened
 from piecework.cli.output import json_option, print_json
 from piecework.store import migrating
-from piecework.store.connection import complete_dsn
+from piecework.store.dsn import complete_dsn
 from piecework.store.examination import Examination
 from piecework.store.migrating import SchemaState
 from piecework.store.statements import Statements

@@ -8,7 +8,8 @@ from typing import cast
 
 import psycopg
 
-from piecework.store.connection import complete_dsn, connect, translated
+from piecework.store.connection import connect, translated
+from piecework.store.dsn import complete_dsn
 from piecework.store.statements import Statements
 
 

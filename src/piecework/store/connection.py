@@ -18,8 +18,7 @@ from piecework.base.errors import (
     MigrationsNeeded,
     PermissionDenied,
 )
-from piecework.store.dsn import complete_dsn as complete_dsn
-from piecework.store.dsn import describe as describe
+from piecework.store.dsn import describe
 
 AsyncConnection: TypeAlias = psycopg.AsyncConnection[tuple[object, ...]]
 Connection: TypeAlias = psycopg.Connection[tuple[object, ...]]

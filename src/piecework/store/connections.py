@@ -16,7 +16,8 @@ from psycopg.rows import tuple_row
 
 from piecework.base.errors import ConfigurationError, DatabaseUnreachable
 from piecework.base.threads import in_thread
-from piecework.store.connection import WIRE, AsyncConnection, Pins, Wire, describe, translated
+from piecework.store.connection import WIRE, AsyncConnection, Pins, Wire, translated
+from piecework.store.dsn import describe
 
 
 class Connections:

@@ -8,7 +8,8 @@ from typing import cast
 
 import psycopg
 
-from piecework.store.connection import AsyncConnection, complete_dsn, connect, translated
+from piecework.store.connection import AsyncConnection, connect, translated
+from piecework.store.dsn import complete_dsn
 from piecework.store.joining import joined, joined_sync
 from piecework.store.run_writes import Request
 from piecework.store.statements import Statements

@@ -16,11 +16,11 @@ from piecework.store.connection import (
     ReadOnlyServer,
     Wire,
     condition,
-    describe,
     is_pooled,
     pinned,
     translated,
 )
+from piecework.store.dsn import describe
 from piecework.store.statements import Statements
 
 log = logging.getLogger("piecework.worker")

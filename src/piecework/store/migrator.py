@@ -14,7 +14,8 @@ import psycopg
 
 from piecework.base.errors import DatabaseError
 from piecework.store import migrating
-from piecework.store.connection import AsyncConnection, Wire, describe, translated
+from piecework.store.connection import AsyncConnection, Wire, translated
+from piecework.store.dsn import describe
 from piecework.store.migrating import Migration
 from piecework.store.statements import Statements
 

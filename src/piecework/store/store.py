@@ -21,14 +21,13 @@ from piecework.store.connection import (
     WIRE,
     AsyncConnection,
     Wire,
-    complete_dsn,
     connect,
-    describe,
     pinned,
     transaction_pins,
     translated,
 )
 from piecework.store.connections import AsyncPool, Connections, NoneFree, PooledConnections
+from piecework.store.dsn import complete_dsn, describe
 from piecework.store.inserting import Inserter
 from piecework.store.lending import Lending
 from piecework.store.migrator import Migrator

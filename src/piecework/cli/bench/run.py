@@ -25,7 +25,7 @@ from piecework.cli.bench.server_cpu import ServerCpu
 from piecework.cli.bench.shapes import measure
 from piecework.cli.bench.stage import Stage
 from piecework.cli.database import named_dsn, opened
-from piecework.store.connection import complete_dsn, describe
+from piecework.store.dsn import complete_dsn, describe
 from piecework.store.measuring import Gauge, Server, Waits
 from piecework.store.overview import drop_schema
 from piecework.store.statements import Statements

@@ -25,7 +25,7 @@ from piecework.cli.database import SCHEMA_VARIABLE, named_dsn
 from piecework.cli.main import FAILED
 from piecework.cli.output import json_option, print_json
 from piecework.cli.parameters import a_number
-from piecework.store.connection import describe
+from piecework.store.dsn import describe
 from piecework.testing.history import Report, Terms, check
 from piecework.work.database import DSN_VARIABLE
 

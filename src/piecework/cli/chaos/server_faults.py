@@ -16,7 +16,7 @@ from piecework.cli.chaos.fleet import clock_library
 from piecework.cli.chaos.own_server import OwnServer
 from piecework.cli.chaos.process_faults import KINDS as PROCESS_KINDS
 from piecework.cli.chaos.scene import Kind, Need, Scene
-from piecework.store.connection import complete_dsn
+from piecework.store.dsn import complete_dsn
 from piecework.testing.history import Fault
 
 _OF_WORKERS = ("LISTEN", "claim_", "look_", "owned_", "idle_workers", "settle_", "complete_", "beat")
