@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from engine.app import App
@@ -23,7 +24,8 @@ from piecework import (
     RetrySettings,
     WorkerSettings,
 )
-from piecework.engine import stopping
+from piecework.engine import claimer, stopping
+from piecework.engine.executor import Executor
 from piecework.store.link import Link
 from piecework.store.listening import CancelHint, Hint, hints
 
@@ -371,3 +373,32 @@ async def test_the_own_cancellation_of_a_job_is_a_failed_attempt(jobs: Jobs) -> 
     async with jobs.worker():
         with pytest.raises(JobErrored, match="CancelledError"):
             await (await gives_up.spawn()).result(timeout=SOON)
+
+
+async def test_a_run_whose_task_the_application_cancels_before_its_first_step_fails_and_is_tried_again(
+    jobs: Jobs, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claimer, "_AUDIT_EVERY", 0.0)
+    cancelled: list[str] = []
+
+    @jobs.job(retry=OFTEN)
+    async def work() -> None: ...
+
+    def cancel_first(loop: asyncio.AbstractEventLoop, call: Any, **named: Any) -> Any:
+        task = asyncio.Task(call, loop=loop, **named)
+        if not cancelled and getattr(call, "__name__", "") == Executor._run.__name__:
+            cancelled.append(task.get_name())
+            task.cancel()
+        return task
+
+    loop = asyncio.get_running_loop()
+    loop.set_task_factory(cancel_first)
+    try:
+        async with jobs.worker():
+            handle = await work.spawn()
+            await until(lambda: cancelled != [])
+            await work.spawn()  # a claim, and the look at what is in hand before it
+            await handle.result(timeout=SOON)
+    finally:
+        loop.set_task_factory(None)
+    assert moves(dsn, handle.id) == ["retry"]

@@ -84,7 +84,7 @@ async def test_runs_that_end_in_time_are_left_alone(jobs: Jobs) -> None:
         handles = await jobs.spawn_all(quick.spec(n) for n in range(500))
         assert await handles.results(timeout=SOON) == list(range(500))
         assert await (await endless.spawn()).result(timeout=SOON) == "done"
-        deadlines = worker._executor._stopping._deadlines
+        deadlines = worker._executor.stopping._deadlines
         assert len(deadlines) < 200, "the places of jobs that ended are given back"
 
 
@@ -94,8 +94,8 @@ async def test_jobs_without_a_timeout_set_no_timer(jobs: Jobs) -> None:
 
     async with jobs._make_worker(WorkerSettings()) as worker:
         await (await plain.spawn()).result(timeout=SOON)
-        assert worker._executor._stopping._timer is None
-        assert worker._executor._stopping._deadlines.earliest is None
+        assert worker._executor.stopping._timer is None
+        assert worker._executor.stopping._deadlines.earliest is None
 
 
 async def test_many_runs_with_timeouts_share_one_timer(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -162,6 +162,7 @@ class Claimer:
 
         Runs between claims, so that none is under way. What is settled meanwhile was known before.
         """
+        self._executor.stopping.end_unbegun(self._executor.held.values())
         before = set(self._executor.held)
         owned = await claiming.owned(self._link, self.worker_id)
         orphans = [job for job in owned if job.id not in before and job.id not in self._executor.held]

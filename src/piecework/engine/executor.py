@@ -59,7 +59,7 @@ class Executor:
         self._batches = Batches(self, service.store.lending, service.statements)
         self.chains = Chains(settings.prefetch, self._hand_back)
         self._lines = Lines(self.capacity, self._batches, self.chains)
-        self._stopping = Stopping(lambda held: self._ended(held, None, asyncio.CancelledError()))
+        self.stopping = Stopping(lambda held: self._ended(held, None, asyncio.CancelledError()))
         self._loop = asyncio.get_running_loop()
 
     def take(self, jobs: Sequence[ClaimedJob], worker_id: str, places: Places | None = None) -> None:
@@ -138,7 +138,7 @@ class Executor:
         """Stop what runs: `async def` jobs are cancelled, `def` jobs go on until their function returns."""
         for unit in {held.batch or held: None for held in self.held.values()}:
             if unit.task is not None:
-                self._stopping.stop(unit, what)
+                self.stopping.stop(unit, what)
             if what == "drop":
                 unit.stop = what
         if what == "drop":
@@ -161,7 +161,7 @@ class Executor:
             elif held.running:
                 reports.to_be_cancelled(held.job)
                 if held.batch is None or self._batches.cancel(held):
-                    self._stopping.stop(held.batch or held, "cancel")
+                    self.stopping.stop(held.batch or held, "cancel")
 
     @property
     def running(self) -> list[Held]:
@@ -171,7 +171,7 @@ class Executor:
     def close(self) -> None:
         """Let the idle threads and the timer go."""
         self._threads.close()
-        self._stopping.close()
+        self.stopping.close()
         self.chains.close()
 
     def _start(self, unit: Held) -> None:
@@ -182,7 +182,7 @@ class Executor:
             return
         unit.running = True
         if unit.registered.timeout is not None:
-            self._stopping.limit(unit, unit.registered.timeout)
+            self.stopping.limit(unit, unit.registered.timeout)
         if isinstance(unit, HeldBatch) and self.tracing.on:
             unit.trace = self.tracing.begin_batch([item.trace for item in unit.items], unit.job, unit.worker_id)
         context = None if unit.trace is None else unit.trace.context
@@ -237,7 +237,7 @@ class Executor:
         value, error = tamed(value, error)
         held.running = False
         if held.deadline is not None:
-            self._stopping.ended(held)
+            self.stopping.ended(held)
         now = self._loop.time()
         self.capacity.lasted(now - held.started)
         if held.job.concurrency_key is not None:

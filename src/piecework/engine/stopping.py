@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from typing import NoReturn
 
@@ -62,6 +62,13 @@ class Stopping:
         if held.task is not None:
             held.task.cancel()
             held.task.add_done_callback(functools.partial(self._done, held))
+
+    def end_unbegun(self, claims: Iterable[Held]) -> None:
+        """End runs whose tasks the application has cancelled before their first step: nothing has told of it."""
+        tasks = [(held.batch or held, (held.batch or held).task) for held in claims]
+        for held, task in tasks:
+            if task is not None:
+                self._done(held, task)
 
     def ended(self, held: Held) -> None:
         """Note that a run has ended, or that nothing more is expected of it."""
