@@ -6,7 +6,7 @@ import pytest
 
 from simulation.runner import run
 
-PARTS, SEEDS = 56, 25
+PARTS, SEEDS = 80, 25
 """So many tests of so many seeds each."""
 
 

@@ -158,6 +158,9 @@ class Heartbeat:
             self._requested(beat.requests)
         known = {worker_id: (beat_no, lease) for worker_id, beat_no, lease in beat.others}
         for dead in self._observer.observe(now, beat.others):
+            if self._surroundings.monotonic() - sent > self._beat_every:
+                self._wake.set()  # the own lease comes first, and the next beat finds the others again
+                return
             self._rescue(dead, *known[dead])
         self._do_duties(now)
 

@@ -43,11 +43,11 @@ class Cuts:
 
 
 def deadline(terms: Terms, at: float) -> float:
-    """Return by when what was lost at this moment is to be found: faults that come before that put it off."""
+    """Return by when what was lost at this moment is to be found: faults that hinder everybody put it off."""
     assert terms.promised is not None
     due = at + terms.promised
     for fault in sorted(terms.faults, key=lambda fault: fault.began):
-        if at <= fault.over and fault.began <= due:
+        if fault.hinders and at <= fault.over and fault.began <= due:
             due = max(due, fault.over + terms.promised)
     return due
 
