@@ -48,7 +48,7 @@ MUTATIONS = (
     Mutation(
         "exit", "the end of the process: a plain function that cannot be stopped goes on",
         "tests/faults/test_cut_off.py::test_the_process_that_runs_a_plain_function_is_gone_before_another_runs_it",
-        (("engine/worker.py", "            self._surroundings.end_process(_EXIT_CUT_OFF)\n", "            pass\n"),),
+        (("engine/worker.py", "        self._surroundings.end_process(_EXIT_CUT_OFF)\n", "        pass\n"),),
     ),
     Mutation(
         "audit", "the self-audit: what was claimed and not heard of is not handed back",

@@ -322,7 +322,7 @@ class Judge:
         for id in scenario.given:
             seen = scenario.given[id].at * 1e6 + EPOCH * 1e6
             ended = [
-                _row({**row, "created_at": max(row["created_at"], seen)})
+                _row({**row, "created_at": min(max(row["created_at"], seen), row["finished_at"])})
                 for row in self._rows(database.finished) if row["id"] == id
             ]  # fmt: skip
             attempts = [

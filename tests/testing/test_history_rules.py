@@ -273,6 +273,13 @@ def test_a_fault_that_does_not_hinder_a_rescue_does_not_put_it_off() -> None:
     assert judge([late], replace(terms, faults=[replace(fault, hinders=True) for fault in elsewhere])).holds
 
 
+def test_a_process_that_stood_still_just_before_a_run_began_stands_still_in_it() -> None:
+    """The signal takes a moment to arrive."""
+    stood = Terms(cuts=[Cut("p1", 1.9, "frozen", 15.0)])
+    assert judge([TAKEN_OVER], stood).holds
+    assert dict(judge([TAKEN_OVER], Terms(cuts=[Cut("p1", 1.0, "frozen", 1.9)])).counts) == {"runs overlap": 1}
+
+
 LIMITS = {("", "k"): 2, ("", "ac*"): 2, ("default", "acc*"): 3, ("", "acc*"): 1, ("other", "k"): 9}
 
 

@@ -15,7 +15,7 @@ from piecework.model.settlement import Settlement
 from piecework.store.settling import Answer
 
 log = logging.getLogger("piecework.job")
-log_of_worker = logging.getLogger("piecework.worker")
+_log = logging.getLogger("piecework.worker")
 
 
 def failed(settlement: Settlement, worker_id: str, trace: RunTrace | None) -> None:
@@ -84,13 +84,13 @@ def to_be_cancelled(job: ClaimedJob) -> None:
 def waited_for(running: Sequence[Held]) -> None:
     for held in running:
         why = "runs in a thread, which cannot be stopped" if held.in_thread else "ignores that it was cancelled"
-        log_of_worker.warning(
+        _log.warning(
             "job %s (%s) %s: waiting for it", held.job.id, held.job.job_type, why, extra=facts_of(held.job)
         )  # fmt: skip
 
 
 def not_stopped(worker_id: str, running: Sequence[Held], *, ends: bool) -> None:
-    log_of_worker.critical(
+    _log.critical(
         "worker %s could not stop %d runs, which others may start now%s: %s",
         worker_id, len(running), ", its process ends" if ends else "",
         ", ".join(f"{held.job.job_type} {held.job.id}" for held in running),

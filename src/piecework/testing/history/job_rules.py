@@ -31,7 +31,10 @@ class Cuts:
     def excuses(self, run: Run, later: Run) -> bool:
         """Whether the run was cut, or stood still, so that the later one may have begun before its end."""
         until = later.began if run.ended is None else min(run.ended, later.began)
-        return any(run.began <= cut.at <= until for cut in self._of.get(run.process, ()))
+        return any(
+            cut.at <= until and run.began <= (cut.at if cut.until is None else cut.until)
+            for cut in self._of.get(run.process, ())
+        )
 
     def claimed(self, process: str, began: float) -> float:
         """Return when a process claimed at the earliest what it began at this moment: it may have stood still since."""
