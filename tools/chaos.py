@@ -56,7 +56,7 @@ def main() -> None:
             print_report(report)
             write(reports)
     if any(report.status != "ok" for report in reports):
-        sys.exit("What must not be has happened: see above, each seed repeats its run")
+        sys.exit("What must not be has happened: see above, each seed draws the same faults again")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,7 +48,7 @@ MUTATIONS = (
     Mutation(
         "exit", "the end of the process: a plain function that cannot be stopped goes on",
         "tests/faults/test_cut_off.py::test_the_process_that_runs_a_plain_function_is_gone_before_another_runs_it",
-        (("engine/worker.py", "            self._surroundings.end_process(_EXIT_CUT_OFF)\n", "            pass\n"),),
+        (("engine/worker.py", "        self._surroundings.end_process(_EXIT_CUT_OFF)\n", "        pass\n"),),
     ),
     Mutation(
         "audit", "the self-audit: what was claimed and not heard of is not handed back",
@@ -67,6 +68,11 @@ MUTATIONS = (
         "tests/store/test_locks.py::"
         "test_two_spawns_of_the_same_chosen_ids_in_opposite_orders_do_not_wait_for_each_other",
         (("store/functions/spawn_1.sql", "    ORDER BY j.id;\n", "    ;\n"),),
+    ),
+    Mutation(
+        "ordered keys", "the order of locks: the rows of concurrency keys are taken as they come",
+        "tests/store/test_locks.py::test_the_rows_of_keys_are_locked_in_one_order_however_they_are_named",
+        (("store/functions/lock_keys_1.sql", " ORDER BY u.queue, u.key) AS u\n", ") AS u\n"),),
     ),
     Mutation(
         "horizon", "the horizon in the sleep protocol: who is declared idle sleeps at once",
@@ -275,7 +281,8 @@ def reason(said: str) -> str:
 
 
 def write(done: list[Mutation]) -> None:
-    lines = [BEGIN, "", "| Turned off | Caught by |", "|---|---|"]
+    lines = [BEGIN, "", f"On {time.strftime('%Y-%m-%d')}, by `make mutants`:", ""]
+    lines += ["| Turned off | Caught by |", "|---|---|"]
     for mutation in done:
         path, name = mutation.test.split("::")
         lines.append(f"| **{mutation.name}**: {mutation.without} | `{path}`: {name.replace('_', ' ')} |")

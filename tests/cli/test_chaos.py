@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -13,10 +15,12 @@ import pytest
 from cli.command_line import CommandLine
 
 from piecework.cli.chaos import ledger
+from piecework.cli.chaos.own_server import OwnServer
 from piecework.cli.chaos.plan import steps
 from piecework.cli.chaos.report import markdown, merged
-from piecework.cli.chaos.server_faults import KINDS, NAMES
+from piecework.cli.chaos.server_faults import KINDS, NAMES, possible
 from piecework.cli.chaos.verdict import RESUMED_WITHIN, ChaosReport, Course, by_fault, must_be_none, recoveries
+from piecework.store.chaos import Console
 from piecework.testing.history import Fault, JobHistory, Terms, judge
 
 A_RUN = 240.0
@@ -93,6 +97,24 @@ def test_check_judges_what_is_in_the_database_and_changes_nothing(piecework: Com
     assert "held by nobody" in said
 
 
+async def test_the_clock_of_its_own_server_is_set_back_where_that_can_be_done() -> None:
+    server = await OwnServer.make("piecework_chaos")
+    try:
+        [kind] = [kind for kind in KINDS if kind.needs == "server's clock"]
+        if not server.has_clock:
+            assert "libfaketime" in str(possible(kind, server, 60))
+            return
+        assert possible(kind, server, 60) is None
+        assert "20 minutes" in str(possible(kind, server, 1300))
+        console = Console(server.dsn, "piecework_chaos")
+        for seconds in (-3600, 0):
+            server.turn_clock(seconds)
+            while not -30 < await console.now() - time.time() - seconds < 30:  # noqa: ASYNC110 - a file
+                await asyncio.sleep(0.05)
+    finally:
+        await server.remove()
+
+
 def test_a_seed_draws_the_same_faults_each_time_and_each_kind_once_in_a_round() -> None:
     def drawn(seed: int) -> list[tuple[str, float, bool, float]]:
         first = itertools.islice(steps(seed, KINDS), 2 * len(KINDS))
@@ -103,17 +125,31 @@ def test_a_seed_draws_the_same_faults_each_time_and_each_kind_once_in_a_round() 
     assert Counter(name for name, *_ in drawn(1)) == dict.fromkeys(NAMES, 2)
 
 
-def test_the_time_to_the_first_job_is_that_of_faults_which_no_other_came_before() -> None:
+def test_the_time_to_the_first_job_leaves_out_that_of_other_faults() -> None:
     faults = [Fault("a", 1.0, 2.0), Fault("b", 10.0, 10.0), Fault("c", 11.0, 20.0), Fault("a", 30.0, 31.0)]
-    course = Course(faults=faults, begins=[0.5, 1.5, 2.5, 9.0, 12.0, 20.0, 40.0], accepted=3)
-    assert recoveries(course) == [0.5, None, 0.0, 9.0]
+    course = Course(faults=faults, begins=[0.5, 1.5, 2.5, 9.0, 20.5, 40.0], accepted=3, cut_short={"b": 1})
+    assert recoveries(course) == [0.5, 1.5, 0.5, 9.0]
     report = judge([], Terms(accepted={"x": 12.0}))
     assert must_be_none(course, report)[IN_TIME[0]] == 1
     assert must_be_none(course, report)["an accepted job is neither live nor finished, or an attempt has no job"] == 1
     a, b, c = by_fault(course, report)
     assert (a.name, a.times, a.first_job, a.first_job_worst) == ("a", 2, 4.75, 9.0)
-    assert (b.first_job, c.first_job) == (None, 0.0)
+    assert (b.first_job, c.first_job) == (1.5, 0.5)
     assert [each.lost for each in (a, b, c)] == [0, 0, 1]
+    assert [each.cut_short for each in (a, b, c)] == [0, 1, 0]
+
+
+def test_nothing_that_breaks_every_few_seconds_hides_that_no_job_begins() -> None:
+    faults = [Fault("a", 4.0 * n, 4.0 * n + 1.0) for n in range(15)]
+    course = Course(faults=faults, begins=[0.5, 60.0], accepted=0)
+    late = [second for second in recoveries(course) if second is not None and second > RESUMED_WITHIN]
+    assert len(late) == 14
+    assert must_be_none(course, judge([]))[IN_TIME[0]] == 14
+
+
+def test_after_some_faults_there_is_quiet_for_as_long_as_a_rescue_may_take() -> None:
+    drawn = list(itertools.islice(steps(1, KINDS), 80))
+    assert sum(step.rest for step in drawn) == 10
 
 
 def test_runs_of_several_seeds_are_told_in_one_table() -> None:
@@ -132,7 +168,7 @@ def test_runs_of_several_seeds_are_told_in_one_table() -> None:
         for seed, status in [(1, "ok"), (2, "failed")]
     ]  # fmt: skip
     text = "\n".join(markdown(reports))
-    assert "| a | 2 | 0.50 | 0.50 | – | 0 | 0 | 0 |" in text
+    assert "| a | 2 | 0 | 0.50 | 0.50 | – | 0 | 0 | 0 |" in text
     assert "| lost | 3 |" in text
     assert "failed: 2" in text
     assert "Not done: b, since there is none." in text

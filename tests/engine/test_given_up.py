@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections import Counter
 from collections.abc import Sequence
+from datetime import timedelta
 from uuid import UUID
 
 import pytest
@@ -14,6 +15,8 @@ from engine.helpers import SOON, count, moves, query, until, value
 from engine.ledger import Ledger
 
 from piecework import CurrentJob, Jobs
+from piecework.base.surroundings import Surroundings
+from piecework.engine import reports
 from piecework.engine.watchdog import Watchdog
 from piecework.model.cursors import Place
 from piecework.model.lanes import Lane
@@ -125,6 +128,76 @@ async def test_when_its_lease_is_over_it_begins_none_of_what_it_had_prefetched(
             await until(lambda: count(dsn, "attempts WHERE move = 'release'") >= 2)
             assert len(begun) == 2
         await handles.results(timeout=SOON)
+
+
+async def test_what_it_claims_when_its_lease_is_over_it_hands_back_once_that_is_renewed(
+    jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a plain function goes on, of which nothing is to be seen in the database."""
+    claim, gate, runs, late = claiming.claim, threading.Event(), threading.Event(), list[int]()
+
+    async def claim_late(
+        link: Link, worker_id: str, allotment: Sequence[tuple[Lane, int]], most: int, after: Place | None = None
+    ) -> claiming.Claimed:
+        claimed = await claim(link, worker_id, allotment, most, after)
+        if runs.is_set() and claimed.jobs and not late:
+            late.append(len(claimed.jobs))
+            worker._lease_over()
+        return claimed
+
+    monkeypatch.setattr("piecework.store.claiming.claim", claim_late)
+
+    @jobs.job
+    def waits() -> None:
+        runs.set()
+        gate.wait()
+
+    @jobs.job
+    async def hello() -> str:
+        return "alive"
+
+    async with jobs._make_worker(settings(lease=1.5)) as worker:
+        first = await waits.spawn()
+        await asyncio.to_thread(runs.wait)
+        assert await (await hello.spawn()).result(timeout=timedelta(seconds=20)) == "alive", "not by the next audit"
+        assert late == [1]
+        gate.set()
+        await first.result(timeout=SOON)
+
+
+async def test_its_process_ends_in_time_though_whoever_reads_its_log_hangs(
+    jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starts, gate, ended, reader = asyncio.Event(), asyncio.Event(), threading.Event(), threading.Event()
+
+    class Machine(Surroundings):
+        def end_process(self, code: int) -> None:
+            ended.set()
+
+    def hang(worker_id: str, running: Sequence[object], *, ends: bool) -> None:
+        assert ends
+        reader.wait()
+
+    monkeypatch.setattr(reports, "not_stopped", hang)
+    monkeypatch.setattr("logging.shutdown", lambda: None)
+
+    @jobs.job
+    async def goes_on() -> None:
+        starts.set()
+        await gate.wait()
+
+    async with jobs._make_worker(settings(lease=1.5)) as worker:
+        handle = await goes_on.spawn()
+        await starts.wait()
+        worker._owns_process, worker._surroundings = True, Machine()
+        watchdog = threading.Thread(target=worker._end_what_runs)
+        watchdog.start()
+        assert await asyncio.to_thread(ended.wait, 20)
+        reader.set()
+        await asyncio.to_thread(watchdog.join)
+        worker._owns_process = False
+        gate.set()
+        await handle.result(timeout=SOON)
 
 
 async def test_its_capacity_comes_back(jobs: Jobs, dsn: str) -> None:

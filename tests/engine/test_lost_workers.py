@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
 
 import psycopg
 import pytest
@@ -11,6 +13,7 @@ from engine.app import App, settings
 from engine.helpers import SOON, WorkerProcess, count, moves, query, until, value
 
 from piecework import JobErrored, LivenessSettings
+from piecework.store.liveness import Pulse
 
 Workers = Callable[..., WorkerProcess]
 JOBS = 100
@@ -49,6 +52,32 @@ async def test_jobs_of_a_killed_worker_run_again_elsewhere(workers: Workers, app
 @pytest.mark.soak
 async def test_jobs_of_a_killed_worker_run_again_within_30_seconds(workers: Workers, app: App) -> None:
     assert await kill_a_worker_that_runs_a_hundred_jobs(workers, app, default_liveness=True) < RUN_AGAIN
+
+
+async def test_who_rescues_many_beats_between_them(
+    workers: Workers, app: App, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beat, rescue, did = Pulse.beat, Pulse.rescue, list[str]()
+
+    def noted(pulse: Pulse, worker_id: str, **given: Any) -> Any:
+        did.append("beat")
+        return beat(pulse, worker_id, **given)
+
+    def slow(pulse: Pulse, dead: str, beat_no: int, lease: float) -> Any:
+        did.append("rescue")
+        time.sleep(0.6)  # longer than it is to the next beat
+        return rescue(pulse, dead, beat_no, lease)
+
+    dead = [workers(lease=1.5) for _ in range(3)]
+    await until(lambda: count(dsn, "workers WHERE beat_no >= 2") == 3)
+    monkeypatch.setattr(Pulse, "beat", noted)
+    monkeypatch.setattr(Pulse, "rescue", slow)
+    async with app.jobs.worker(settings(lease=1.5)):
+        for worker in dead:
+            worker.kill()
+        await until(lambda: count(dsn, "workers") == 1)
+    assert did.count("rescue") >= 3
+    assert ("rescue", "rescue") not in pairwise(did)
 
 
 @pytest.mark.parametrize("by_signal", [False, True], ids=["exit", "SIGKILL"])

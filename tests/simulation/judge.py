@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from simulation.scenario import Given, Run, Scenario
 
 _PROMPT, _SEEN_WITHIN = 2.0, 35.0
+_BY_MOMENTS_OF_ROWS = frozenset({"concurrency limit", "order in a key", "unique key", "fence"})
+"""Rules that compare moments of rows: nobody can apply them where the server's clock has stepped."""
 
 
 def _seconds(moment: int | None) -> float | None:
@@ -173,8 +175,23 @@ class Judge:
                     self._late.add(job["id"])
                     parked = "parked" if job["parked"] else "free"
                     self._wrong(f"is due since {now - since:.0f} s, {parked}, and nobody takes it", job["id"])
+        if living:
+            self._look_for_the_dead()
         if not self.over:
             self._world.at(now + 5, self.look)
+
+    def _look_for_the_dead(self) -> None:
+        """What a killed worker held is given back in time, while others live."""
+        scenario, now = self._scenario, self._world.now
+        died = {host.worker.worker_id: host.process.died_at for host in scenario.hosts
+                if host.worker is not None and host.process.dead}
+        for row in self._database.jobs.rows.values():
+            if row.committed is None or (since := died.get(row.committed["worker_id"])) is None:
+                continue
+            since = max(since, scenario.calm_at + 30)
+            if now - since > _SEEN_WITHIN and row.committed["id"] not in self._late:
+                self._late.add(row.committed["id"])
+                self._wrong(f"is held by a worker that died {now - since:.0f} s ago", row.committed["id"])
 
     # At each run
 
@@ -192,9 +209,10 @@ class Judge:
             self._wrong(f"runs twice in {run.process.name}", run.id)
         here = [each for runs in self._running.values() for each in runs
                 if each.process is run.process and each.ended > world.now]
-        if len(here) > scenario.settings.concurrency and not any(each.deaf for each in here):
+        units = {each.unit or (each.id, each.claim_no) for each in here}
+        if len(units) > scenario.settings.concurrency and not any(each.deaf for each in here):
             most = scenario.settings.concurrency
-            self._wrong(f"{len(here)} jobs run in {run.process.name}, at most {most} may", run.id)
+            self._wrong(f"{len(units)} jobs or batches run in {run.process.name}, at most {most} may", run.id)
         key = scenario.given[run.id].spec.concurrency_key
         if key is not None:
             mates = [other for id, runs in self._running.items() if scenario.given[id].spec.concurrency_key == key
@@ -272,15 +290,15 @@ class Judge:
     def _history(self) -> None:
         """Have the history judged as that of a real database is."""
         scenario, database = self._scenario, self._database
-        if "step" in scenario.faults:
-            return  # its moments are of one clock
+        one_clock = "step" not in scenario.faults
         runs: defaultdict[str, list[Entry]] = defaultdict(list)
         for run in scenario.runs:
             runs[run.id].append(Entry("began", run.claim_no, run.process.name, EPOCH + run.began))
             if run.ended < float("inf") or run.completes:
                 # One that ended its job itself may have raised when the answer to its commit was lost.
                 well = run.how in ("returns", "reschedules", "fails") or run.completes
-                ended = min(EPOCH + min(run.ended, run.process.died_at), self._landed_at(run) or float("inf"))
+                landed = self._landed_at(run) if one_clock else None
+                ended = min(EPOCH + min(run.ended, run.process.died_at), landed or float("inf"))
                 runs[run.id].append(Entry("ended", run.claim_no, run.process.name, ended, well))
         again = {(a["job_id"], a["claim_no"]) for a in self._rows(database.attempts) if a["move"] == "reschedule"}
         for effect in self._rows(database.effects):
@@ -292,7 +310,7 @@ class Judge:
         cuts = [Cut(p.name, EPOCH + p.died_at) for p in scenario.world.processes if p.dead]
         stalls = [(p.name, *stall) for p in scenario.world.processes for stall in p.stalls]
         cuts += [Cut(name, EPOCH + at, "frozen", EPOCH + end) for name, at, end in stalls]
-        types = ("plain", "narrow", "hurried", "blocking")
+        types = ("plain", "narrow", "hurried", "blocking", "batched")
         judge = HistoryJudge(Terms(
             whole="retry" not in scenario.faults, cuts=cuts, runs_of=frozenset(types), slack=1.0,
             accepted={id: EPOCH + given.at for id, given in scenario.given.items()
@@ -304,7 +322,7 @@ class Judge:
         for id in scenario.given:
             seen = scenario.given[id].at * 1e6 + EPOCH * 1e6
             ended = [
-                _row({**row, "created_at": max(row["created_at"], seen)})
+                _row({**row, "created_at": min(max(row["created_at"], seen), row["finished_at"])})
                 for row in self._rows(database.finished) if row["id"] == id
             ]  # fmt: skip
             attempts = [
@@ -318,6 +336,8 @@ class Judge:
                 judge.add(JobHistory(id, ended, attempts, runs.get(id, ())))
         for violation in judge.report().violations:
             if excused & set(violation.job_ids) or (violation.rule == "concurrency limit" and excused):
+                continue
+            if not one_clock and violation.rule in _BY_MOMENTS_OF_ROWS:
                 continue
             if violation.rule == "order in a key" and {"hold", "slow"} & set(scenario.faults):
                 continue  # whose row somebody holds is passed over, and a claim that takes long sees nothing new

@@ -14,7 +14,16 @@ import msgspec
 import psycopg
 from greenlet import GreenletExit
 
-from piecework import CurrentJob, Fail, Jobs, Reschedule, RetrySettings, WorkerSettings
+from piecework import (
+    BatchOutcomes,
+    CurrentBatch,
+    CurrentJob,
+    Fail,
+    Jobs,
+    Reschedule,
+    RetrySettings,
+    WorkerSettings,
+)
 from piecework.base.errors import DatabaseError
 from piecework.engine.worker import Worker
 from piecework.jobs import service_of
@@ -32,6 +41,7 @@ N_ATTEMPTS = 4
 MAX_CRASHES = 4
 _LONGEST = 420.0
 _PROBES = 1000
+BATCHING = 0xBA87E
 
 definitions = Jobs(DSN)
 _RETRY = RetrySettings(
@@ -61,6 +71,16 @@ def blocking(job: CurrentJob, number: int) -> Any:
     return _current.act_in_thread(job, number)
 
 
+@dataclass
+class Numbered:
+    number: int
+
+
+@definitions.batched(max_size=4, retry=_RETRY)
+async def batched(batch: CurrentBatch[Numbered]) -> BatchOutcomes[Any]:
+    return await _current.act_together(batch)
+
+
 TYPES = ("plain", "narrow", "hurried", "blocking")
 
 
@@ -78,6 +98,8 @@ class Run:
     """It takes no notice of being cancelled."""
     completes: bool = False
     """It ends its job in a transaction of its own."""
+    unit: object = None
+    """The batch that it runs in."""
 
 
 @dataclass
@@ -185,6 +207,9 @@ class Scenario:
         """The server is away for long, and nothing else: whoever is given up for dead then was not."""
         self.short_runs = random.Random(seed ^ 0xC4A1).random() < 0.25
         """Most runs are short: then several jobs of a key are claimed at once."""
+        # Of a number that leaves the named seeds as they were.
+        self.batching = random.Random(seed ^ BATCHING).random() < 0.15
+        """Plain jobs run in batches."""
         self.cutting_off = not self.outage and chance.random() < 0.3
         """Workers lose touch while they run something: this takes long runs, and others that are there to take over."""
         self.calm_at = 55.0 if self.outage else chance.uniform(45, 60) if self.cutting_off else chance.uniform(5, 45)
@@ -256,6 +281,45 @@ class Scenario:
             if not process.dead:
                 run.ended = self.world.now
                 self.judge.ended(run)
+
+    async def act_together(self, batch: CurrentBatch[Numbered]) -> BatchOutcomes[Any]:
+        """Do the same for several jobs at once, each with an end of its own."""
+        process, chance = cast("Any", asyncio.get_running_loop())._process, self.chance
+        calm = self.world.now > self.calm_at
+        runs = [Run(str(item.id), item.claim_no, process, self.world.now, unit=batch) for item in batch.items]
+        for run in runs:
+            self.runs.append(run)
+            self.judge.began(run)
+        long_run = not calm and chance.random() < self.long_runs
+        seconds = self._long() if long_run else chance.choice((0.0, 0.001, 0.05, 0.3, 1.0))
+        try:
+            if not calm and chance.random() < 0.05:
+                for run in runs:
+                    run.deaf = True
+                await self._deaf(seconds)
+            await asyncio.sleep(seconds)
+            if chance.random() < 0.1:
+                raise ValueError("as planned, for all of them")
+            outcomes = [
+                chance.choice((None, None, None, Reschedule.after(timedelta(seconds=0.5)), Fail("as planned"),
+                               ValueError("as planned")))
+                for _ in runs
+            ]  # fmt: skip
+            ends = {Reschedule: "reschedules", Fail: "fails", ValueError: "ValueError"}
+            for run, outcome in zip(runs, outcomes, strict=True):
+                run.how = ends.get(type(outcome), "returns")
+            return BatchOutcomes(zip((item.id for item in batch.items), outcomes, strict=True))
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            for run in runs:
+                run.how = type(error).__name__
+            raise
+        finally:
+            if not process.dead:
+                for run in runs:
+                    run.ended = self.world.now
+                    self.judge.ended(run)
 
     def _long(self) -> float:
         return self.chance.uniform(20, 50) if self.cutting_off else self.chance.uniform(3, 20)
@@ -353,6 +417,8 @@ class Scenario:
         chance = self.chance
         types = ("plain", "plain", "narrow", "blocking") if self.cutting_off else TYPES
         job_type = "plain" if probe else chance.choice(types)
+        if self.batching and job_type == "plain" and not probe:
+            job_type = "batched"
         if key is None and self.keys and not probe and chance.random() < 0.6:
             key = chance.choice(self.keys)
         unique = chance.choice(self.uniques) if self.uniques and not probe and chance.random() < 0.5 else None

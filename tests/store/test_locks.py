@@ -122,3 +122,20 @@ async def test_two_spawns_of_the_same_chosen_ids_in_opposite_orders_do_not_wait_
     with pytest.raises(JobAlreadyExists):
         await spawning
     assert [str(row["id"]) for row in scene.dump()["jobs"]] == ids
+
+
+async def test_the_rows_of_keys_are_locked_in_one_order_however_they_are_named(scene: Scene) -> None:
+    keys = [f"key {number:02}" for number in range(60)]
+    named = random.Random(4).sample(keys, len(keys))
+    user, locker, watcher = (scene.session() for _ in range(3))
+    user.execute("INSERT INTO concurrency_keys (queue, concurrency_key) SELECT 'default', unnest($1::text[])", [named])
+    user.commit()
+    user.execute("SELECT FROM concurrency_keys WHERE concurrency_key = $1 FOR UPDATE", [keys[30]])
+    queues = ["default"] * len(keys)
+    locking = asyncio.create_task(asyncio.to_thread(locker.execute, "SELECT lock_keys_1($1, $2)", [queues, named]))
+    await scene.until_blocked()
+    free = "SELECT concurrency_key FROM concurrency_keys ORDER BY 1 FOR NO KEY UPDATE SKIP LOCKED"
+    assert [key for [key] in watcher.execute(free).fetchall()] == keys[31:]
+    watcher.rollback()
+    user.rollback()
+    await locking

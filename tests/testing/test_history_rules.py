@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from piecework.testing.history import Attempt, Cut, Entry, Fault, JobHistory, JobRow, Rule, Terms, judge
+from piecework.testing.history import Attempt, Cut, Entry, Fault, JobHistory, JobRow, Rule, Setback, Terms, judge
 
 TYPE = "work"
 BASE: dict[str, Any] = {
@@ -233,9 +233,66 @@ def test_a_job_that_had_returned_and_runs_again_is_named_unless_its_end_is_on_re
     assert judge([gone], Terms(accepted={"a": 2.6}, forgotten=[(2.5, 9.0)])).repeated == []
 
 
+BACK = Setback(9_000.0, 9_010.0, 3600.0)
+
+
+def test_moments_of_a_clock_that_was_set_back_are_put_right() -> None:
+    """A worker is killed at 9001, the clock goes back at 9000.5 and is right again at 9010."""
+    rows = [row(claim_no=2, attempt=2, failures=1, crashes=1, created=8_999.0, run_at=5_405.0, worker="w2",
+                started=5_406.0, ended=5_407.0)]  # fmt: skip
+    killed = JobHistory("a", rows, [rescue(1, 5_404.0)], [*run(1, 9_000.0, None), *run(2, 9_006.0, 9_006.9, "p2")])
+    terms = Terms(promised=4.0, cuts=[Cut("p1", 9_001.0)], faults=[Fault("kill", 9_001.0, 9_001.0)])
+    assert judge([killed], replace(terms, setbacks=[BACK])).holds
+    # As they stand, nothing had befallen the worker when it was given up.
+    assert dict(judge([killed], terms).counts) == {"invisible": 1}
+
+
+def test_while_a_clock_is_set_back_the_younger_job_may_begin_first() -> None:
+    def waited(job: str, created: float, began: float, behind: float = 0.0) -> JobHistory:
+        start, end = began - behind, began + 1.0 - behind
+        of_key = row(concurrency_key="k", run_at=created, created=created, started=start, ended=end)
+        return JobHistory(job, [of_key], entries=run(1, began, began + 1.0))
+
+    meanwhile = [waited("a", 8_999.0, 9_012.0), waited("b", 5_403.0, 9_004.0, behind=3600.0)]
+    assert judge(meanwhile, Terms(setbacks=[BACK])).holds
+    later = [waited("c", 9_020.0, 9_032.0), waited("d", 9_021.0, 9_030.0)]
+    assert dict(judge([*meanwhile, *later], Terms(setbacks=[BACK])).counts) == {"order in a key": 1}
+
+
 def test_a_fault_that_comes_meanwhile_puts_the_promise_off() -> None:
     faults = [Fault("frozen", 5.0, 6.0), Fault("restart", 8.0, 8.5)]
     assert judge([TAKEN_OVER], Terms(promised=2.5, cuts=[Cut("p1", 6.0)], faults=faults)).holds
+
+
+def test_a_fault_that_does_not_hinder_a_rescue_does_not_put_it_off() -> None:
+    """Every three seconds something breaks elsewhere, and a worker that was killed is noticed after a minute."""
+    late = JobHistory("a", TAKEN_OVER.rows, [rescue(1, 60.0)], [*run(1, 2.0, None), *run(2, 61.0, 61.9, "p2")])
+    elsewhere = [Fault("cut", at, at + 1.0, hinders=False) for at in range(3, 60, 3)]
+    terms = Terms(promised=5.0, cuts=[Cut("p1", 3.0)])
+    assert dict(judge([late], replace(terms, faults=elsewhere)).counts) == {"invisible": 1}
+    assert judge([late], replace(terms, faults=[replace(fault, hinders=True) for fault in elsewhere])).holds
+
+
+def test_a_process_that_stood_still_just_before_a_run_began_stands_still_in_it() -> None:
+    """The signal takes a moment to arrive."""
+    stood = Terms(cuts=[Cut("p1", 1.9, "frozen", 15.0)])
+    assert judge([TAKEN_OVER], stood).holds
+    assert dict(judge([TAKEN_OVER], Terms(cuts=[Cut("p1", 1.0, "frozen", 1.9)])).counts) == {"runs overlap": 1}
+
+
+LIMITS = {("", "k"): 2, ("", "ac*"): 2, ("default", "acc*"): 3, ("", "acc*"): 1, ("other", "k"): 9}
+
+
+@pytest.mark.parametrize("key, most", [("k", 2), ("acid", 2), ("account", 3), ("bank", 1)])
+def test_limits_of_operators_count_by_the_longest_name_of_the_queue_or_of_all(key: str, most: int) -> None:
+    def at_once(number: int) -> list[JobHistory]:
+        return [
+            JobHistory(str(n), [row(concurrency_key=key)], entries=run(1, 2.0 + n / 10, 2.9, f"p{n}"))
+            for n in range(number)
+        ]
+
+    assert judge(at_once(most), Terms(limits=LIMITS)).holds
+    assert dict(judge(at_once(most + 1), Terms(limits=LIMITS)).counts) == {"concurrency limit": 1}
 
 
 def test_what_may_be_wrong_by_the_slack_is_left_alone() -> None:

@@ -244,9 +244,10 @@ class Claimer:
         now = self._last_claim = self._now()
         if worker_id != self.worker_id:
             log.warning(
-                "%d jobs were claimed under an id that was given up for dead: they are left to be rescued: %s",
+                "%d jobs were claimed when the lease was over: they are handed back, or are rescued: %s",
                 len(jobs), listed([(job.id, job.job_type) for job in jobs]),
             )  # fmt: skip
+            self._next_audit = 0.0  # the lease may be renewed, under the same id
             return 0
         if not more:
             self._agenda.drained(spent, now, in_vain=not jobs)

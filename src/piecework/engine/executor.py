@@ -71,7 +71,7 @@ class Executor:
             registered = self._registry.get(job.job_type)
             assert registered is not None, "only registered job types are claimed"
             earlier = self.held.get(job.id)
-            if earlier is not None and (earlier.running or earlier.started is None):
+            if earlier is not None and (earlier.running or (earlier.started is None and earlier.stop != "release")):
                 # Its claim was lost and rescued, but its run could not be stopped and goes on here: not twice at once.
                 # Or it has ended the job in a transaction, and is about to return.
                 pause = _RETURNING_PAUSE if earlier.returns_soon else _STILL_RUNNING_PAUSE
@@ -165,8 +165,8 @@ class Executor:
 
     @property
     def running(self) -> list[Held]:
-        """The claims whose function runs."""
-        return [held for held in self.held.values() if held.running]
+        """The claims whose function runs. Any thread may ask."""
+        return [held for held in list(self.held.values()) if held.running]
 
     def close(self) -> None:
         """Let the idle threads and the timer go."""

@@ -54,7 +54,7 @@ class Heartbeat:
         """When the last answered beat was sent, monotonic seconds: the lease counts from here."""
         self.draining = False
         self.keyed = False
-        """Set when jobs with concurrency keys have ended here: then the sweep of the keys is due more often."""
+        """Set when jobs with concurrency keys have ended here, or were not in line: then keys are swept more often."""
         self.counters = Counters()
         self._guard = HorizonGuard(pulse, self.counters)
         self._pulse = pulse
@@ -158,6 +158,9 @@ class Heartbeat:
             self._requested(beat.requests)
         known = {worker_id: (beat_no, lease) for worker_id, beat_no, lease in beat.others}
         for dead in self._observer.observe(now, beat.others):
+            if self._surroundings.monotonic() - sent > self._beat_every:
+                self._wake.set()  # the own lease comes first, and the next beat finds the others again
+                return
             self._rescue(dead, *known[dead])
         self._do_duties(now)
 
@@ -168,6 +171,7 @@ class Heartbeat:
         self._next_duties = now + _DUTIES_EVERY * random.uniform(1 - _JITTER, 1 + _JITTER)
         self._guard.forget_if_old()
         self._pulse.do_duties(self.worker_id, self._guard.look)
+        self.keyed |= self._pulse.repaired > 0  # rows that somebody held were passed over: soon again
 
     def _rescue(self, dead: str, beat_no: int, lease: float) -> None:
         began = time.time_ns()
@@ -181,7 +185,7 @@ class Heartbeat:
         )  # fmt: skip
         rescued(self.worker_id, dead, silent, jobs, began)
         # The dead may have held keys of jobs that had ended already.
-        self._pulse.sweep_keys()
+        self.keyed |= self._pulse.sweep_keys() > 0
         if jobs:
             self._rescued()
 

@@ -1,9 +1,9 @@
-"""What the log says of the ends of jobs."""
+"""What the log says of the ends of jobs, and of those that do not end."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 from piecework.base.texts import quiet_text
@@ -15,6 +15,7 @@ from piecework.model.settlement import Settlement
 from piecework.store.settling import Answer
 
 log = logging.getLogger("piecework.job")
+_log = logging.getLogger("piecework.worker")
 
 
 def failed(settlement: Settlement, worker_id: str, trace: RunTrace | None) -> None:
@@ -78,3 +79,19 @@ def left_behind(job: ClaimedJob, worker_id: str) -> None:
 
 def to_be_cancelled(job: ClaimedJob) -> None:
     log.info("job %s (%s) is to be cancelled", job.id, job.job_type, extra=facts_of(job))
+
+
+def waited_for(running: Sequence[Held]) -> None:
+    for held in running:
+        why = "runs in a thread, which cannot be stopped" if held.in_thread else "ignores that it was cancelled"
+        _log.warning(
+            "job %s (%s) %s: waiting for it", held.job.id, held.job.job_type, why, extra=facts_of(held.job)
+        )  # fmt: skip
+
+
+def not_stopped(worker_id: str, running: Sequence[Held], *, ends: bool) -> None:
+    _log.critical(
+        "worker %s could not stop %d runs, which others may start now%s: %s",
+        worker_id, len(running), ", its process ends" if ends else "",
+        ", ".join(f"{held.job.job_type} {held.job.id}" for held in running),
+    )  # fmt: skip

@@ -12,11 +12,11 @@ from types import TracebackType
 from piecework.base.errors import DatabaseError
 from piecework.base.surroundings import SURROUNDINGS, Surroundings
 from piecework.base.threads import in_thread
+from piecework.engine import reports
 from piecework.engine.claimer import Claimer
 from piecework.engine.completer import Completer
 from piecework.engine.dump import describe, printed_on_signal
 from piecework.engine.executor import Executor
-from piecework.engine.facts import facts_of
 from piecework.engine.heartbeat import Heartbeat
 from piecework.engine.listener import Listener
 from piecework.engine.loops import Loops
@@ -195,7 +195,7 @@ class Worker:
             executor.stop_runs("release")
             await self._until(lambda: not executor.running, _CANCEL_GRACE)
             if not self._hurried:
-                self._name_running()
+                reports.waited_for(executor.running)
             await self._until(lambda: self._hurried or not executor.running, None)
             await self._until(lambda: len(executor.running) == len(executor.held), _SETTLE_GRACE)
         self._completer.stop()
@@ -225,11 +225,6 @@ class Worker:
                     await self._changed.wait()
         except TimeoutError:
             pass
-
-    def _name_running(self) -> None:
-        for held in self._executor.running:
-            why = "runs in a thread, which cannot be stopped" if held.in_thread else "ignores that it was cancelled"
-            log.warning("job %s (%s) %s: waiting for it", held.job.id, held.job.job_type, why, extra=facts_of(held.job))
 
     def _in_loop(self, call: Callable[..., None]) -> Callable[..., None]:
         def later(*args: object) -> None:
@@ -288,13 +283,16 @@ class Worker:
 
     def _end_what_runs(self) -> None:
         # In the watchdog's thread: the loop may be what hangs.
-        running = [f"{held.job.job_type} {held.job.id}" for held in self._executor.running]
-        if not running:
+        if not (running := self._executor.running):
             return
-        log.critical(
-            "worker %s could not stop %d runs, which others may start now%s: %s",
-            self.worker_id, len(running), ", its process ends" if self._owns_process else "", ", ".join(running),
-        )  # fmt: skip
+        if self._owns_process:
+            # Whoever reads the log may hang as well, and the process has to end before others start what it runs.
+            left = self._settings.liveness.lease - self._settings.liveness.exit
+            self._surroundings.start_timer("job-exit", left.total_seconds() / 2, self._cut_off)
+        reports.not_stopped(self.worker_id, running, ends=self._owns_process)
         if self._owns_process:
             logging.shutdown()
-            self._surroundings.end_process(_EXIT_CUT_OFF)
+            self._cut_off()
+
+    def _cut_off(self) -> None:
+        self._surroundings.end_process(_EXIT_CUT_OFF)

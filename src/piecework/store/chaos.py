@@ -57,9 +57,9 @@ class Console:
         """Return the process ids of what sends the WAL to standbys, and whether these have it up to a position."""
         return cast("list[tuple[int, bool]]", await self._run("chaos_senders", position))
 
-    async def promote(self) -> None:
-        """Make a standby the primary."""
-        await self._run("chaos_promote")
+    async def promote(self) -> bool:
+        """Make a standby the primary; False: it was not within a minute."""
+        return cast(bool, (await self._run("chaos_promote"))[0][0])
 
     @asynccontextmanager
     async def pinned(self) -> AsyncGenerator[None]:

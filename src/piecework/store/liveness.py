@@ -97,6 +97,8 @@ class Pulse:
         self._wire = wire
         self.surroundings = surroundings
         self._conn: Connection | None = None
+        self.repaired = 0
+        """How many concurrency keys the duties of the last time found not in line."""
 
     def register(self, row: WorkerRow) -> None:
         """Enter the worker. Its lease starts here."""
@@ -152,20 +154,25 @@ class Pulse:
             watch_horizon: called when that duty is taken.
         """
         done: list[str] = []
+        self.repaired = 0
         while rows := self._run("take_duty", worker_id):
             name = str(rows[0][0])
             if name == "partitions":
                 self._run("add_partitions", _DAYS_AHEAD)
             elif name == "concurrency_keys":
-                self.sweep_keys()
+                self.repaired = self.sweep_keys()
             elif name == "horizon":
                 watch_horizon()
             done.append(name)
         return done
 
-    def sweep_keys(self) -> None:
-        """Free concurrency keys whose holders are gone, and the jobs that wait for them (A2)."""
-        self._run("sweep_keys")
+    def sweep_keys(self) -> int:
+        """Free concurrency keys whose holders are gone, and the jobs that wait for them (A2).
+
+        Returns:
+            How many keys were not in line. What somebody had locked was passed over.
+        """
+        return int(str(self._run("sweep_keys")[0][0]))
 
     def add_partitions(self) -> None:
         """Make the leaves of the history that are missing."""

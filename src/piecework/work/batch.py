@@ -59,6 +59,11 @@ class BatchItem(Generic[C]):
         return self._job.attempt
 
     @property
+    def claim_no(self) -> int:
+        """The number of this claim of the job: it rises with each, and tells its runs apart."""
+        return self._job.claim_no
+
+    @property
     def config(self) -> C:
         """The decoded config."""
         return self._job.config

@@ -70,7 +70,7 @@ class ChaosOptions(TypedDict):
     show_default=True,
     help="With --check: the schema to judge.",
 )
-@click.option("--drained", is_flag=True, help="With --check: all jobs are to have ended, and nothing was removed.")
+@click.option("--drained", is_flag=True, help="With --check: all jobs have ended, none was removed or retried by hand.")
 @click.option(
     "--seconds",
     metavar="S",

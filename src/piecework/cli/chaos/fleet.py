@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import glob
 import os
 import signal
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -19,7 +18,7 @@ from typing import Literal, TypeAlias
 from psycopg.conninfo import make_conninfo
 
 from piecework.cli import lifeline
-from piecework.cli.chaos import variables
+from piecework.cli.chaos import clocks, variables
 from piecework.cli.lifeline import Child
 from piecework.testing.history import Cut, this_process
 from piecework.testing.proxy import FaultProxy
@@ -28,7 +27,6 @@ from piecework.work.database import DSN_VARIABLE, LISTEN_VARIABLE
 Role: TypeAlias = Literal["worker", "spawner"]
 
 _STOPS_WITHIN = 30.0
-_CLOCKS = ("/usr/lib/*/faketime/libfaketimeMT.so.1", "/usr/local/lib/faketime/libfaketimeMT.so.1")
 
 
 @dataclass(eq=False)
@@ -129,7 +127,7 @@ class Fleet:
         surroundings = {
             variables.SCHEMA: self._schema, variables.LEDGER: str(self.ledger),
             DSN_VARIABLE: make_conninfo(proxy.dsn, application_name=self._schema), LISTEN_VARIABLE: "",
-            **_off(clock),
+            **({} if clock is None else clocks.turned_by(clock)),
         }  # fmt: skip
         with (self._folder / f"{role}-{number}.log").open("wb") as log:
             child = await lifeline.start(
@@ -201,19 +199,3 @@ async def _end(member: Member) -> int:
 
 def _name(member: Member) -> str:
     return this_process(member.child.pid)
-
-
-def clock_library() -> str | None:
-    """Return the library that sets a process's clock; None: there is none here."""
-    return next((found for pattern in _CLOCKS for found in glob.glob(pattern)), None)
-
-
-def _off(clock: Path | None) -> Mapping[str, str]:
-    """Return the environment of a process whose clock is off; its monotonic clock stays as it is."""
-    library = clock_library()
-    if clock is None or library is None:
-        return {}
-    return {
-        "LD_PRELOAD": library, "FAKETIME_TIMESTAMP_FILE": str(clock), "FAKETIME_CACHE_DURATION": "1",
-        "FAKETIME_DONT_FAKE_MONOTONIC": "1", "DONT_FAKE_MONOTONIC": "1",
-    }  # fmt: skip

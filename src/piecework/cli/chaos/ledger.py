@@ -10,12 +10,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
 from piecework.cli.chaos import variables
 from piecework.testing.history import Entry, this_process
+from piecework.work.batch import BatchItem
 from piecework.work.current_job import CurrentJob
 
 _Line: TypeAlias = tuple[Literal["began", "ended", "accepted"], float, str, bool, int, Sequence[str]]
@@ -26,15 +27,17 @@ _decode = msgspec.json.Decoder(_Line).decode
 
 
 @contextmanager
-def recorded(job: CurrentJob) -> Generator[None]:
-    """Enter the begin of a run, and its end, whatever it is."""
-    ids, well = [str(job.id)], False
-    _append(("began", time.monotonic(), this_process(), True, job.claim_no, ids))
+def recorded(*jobs: CurrentJob | BatchItem[Any]) -> Generator[None]:
+    """Enter the begin of a run of these jobs, and its end, whatever it is."""
+    well = False
+    for job in jobs:
+        _append(("began", time.monotonic(), this_process(), True, job.claim_no, [str(job.id)]))
     try:
         yield
         well = True
     finally:
-        _append(("ended", time.monotonic(), this_process(), well, job.claim_no, ids))
+        for job in jobs:
+            _append(("ended", time.monotonic(), this_process(), well, job.claim_no, [str(job.id)]))
 
 
 def accepted(jobs: Sequence[str]) -> None:

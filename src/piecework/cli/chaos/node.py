@@ -31,17 +31,20 @@ class Node:
         bin_dir: the folder with its programs; None: what the embedded server would use.
         settings: of the server, by their names.
         copy_of: makes it a standby of this one, which runs.
+        surroundings: environment variables of the server, besides the process's.
         disk: its data gets a disk of so many bytes, in memory: mounting it takes root, and Linux.
     """
 
     def __init__(
-        self, bin_dir: Path | None, settings: Mapping[str, str], *, copy_of: Node | None = None, disk: int | None = None
-    ) -> None:
-        self._root = Path(tempfile.mkdtemp(prefix="piecework-pg-", dir=_temporary()))
+        self, bin_dir: Path | None, settings: Mapping[str, str], *, copy_of: Node | None = None,
+        surroundings: Mapping[str, str] | None = None, disk: int | None = None,
+    ) -> None:  # fmt: skip
+        self._root = Path(tempfile.mkdtemp(prefix="piecework-pg-", dir=temporary()))
         self._data = self._root / "data" / "base"
         account = server_account(self._data)
         self._as_user: AsUser = account.arguments() if account is not None else {}
         self._data.parent.mkdir()
+        self._surroundings = os.environ | (surroundings or {})
         self._mounted = disk is not None
         if disk is not None:
             options = f"size={disk // _MEGABYTE}m,mode=0755"
@@ -108,6 +111,7 @@ class Node:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                env=self._surroundings,
                 **self._as_user,
             )
         deadline = time.monotonic() + STARTS_WITHIN
@@ -147,7 +151,7 @@ class Node:
             shutil.rmtree(self._root, ignore_errors=True)
 
 
-def _temporary() -> Path:
+def temporary() -> Path:
     """Return where temporary folders are, or /tmp: the path of a socket is short, and the server's user comes there."""
     folder = Path(tempfile.gettempdir()).resolve()
     open_to_all = all(each.stat().st_mode & stat.S_IXOTH for each in (folder, *folder.parents))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -12,10 +13,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from tempfile import mkdtemp
 
+import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from piecework.base.errors import PieceworkError
 from piecework.base.threads import in_thread
-from piecework.cli.chaos.node import Node, can_mount
+from piecework.cli.chaos import clocks
+from piecework.cli.chaos.node import Node, can_mount, temporary
 from piecework.store.chaos import Console
 
 _SETTINGS: Mapping[str, str] = {
@@ -23,6 +27,7 @@ _SETTINGS: Mapping[str, str] = {
     "wal_keep_size": "32MB", "checkpoint_timeout": "30s",
 }  # fmt: skip
 _DISK = 768 << 20
+_CLOCK = "libfaketime.so.1"
 _LOOK = 0.05
 _STANDBY_WITHIN = 60.0
 _BLOCK = b"\0" * 4096
@@ -31,22 +36,30 @@ _BLOCK = b"\0" * 4096
 class OwnServer:
     """What may be done to a server of one's own. `dsn` leads to whichever of the two is to be used."""
 
-    def __init__(self, primary: Node, schema: str) -> None:
-        self.primary = primary
+    def __init__(self, schema: str) -> None:
+        folder = Path(mkdtemp(prefix="piecework-way-", dir=temporary()))
+        folder.chmod(0o755)  # the servers, which may run as another user, look at their clock
+        self._clock = folder / "clock"
+        clocks.turn(self._clock, 0)
+        self._disk = _DISK if can_mount() else None
+        self.primary = self._make_node()
         self.standby: Node | None = None
         self._schema = schema
-        self._way = Path(mkdtemp(prefix="piecework-way-", dir=primary.folder.parent)) / "to"
+        self._way = folder / "to"
         self._making: asyncio.Task[None] | None = None
-        self._lead_to(primary)
-        self.dsn = make_conninfo(primary.dsn, host=str(self._way))
+        self._lead_to(self.primary)
+        self.dsn = make_conninfo(self.primary.dsn, host=str(self._way))
 
     @classmethod
     async def make(cls, schema: str) -> OwnServer:
         """Make the primary; its standby follows."""
-        disk = _DISK if can_mount() else None
-        server = cls(await in_thread("chaos-server", lambda: Node(None, _SETTINGS, disk=disk)), schema)
+        server = await in_thread("chaos-server", lambda: cls(schema))
         server.make_standby()
         return server
+
+    def _make_node(self, copy_of: Node | None = None) -> Node:
+        surroundings = clocks.turned_by(self._clock, _CLOCK)
+        return Node(None, _SETTINGS, copy_of=copy_of, surroundings=surroundings, disk=self._disk)
 
     def make_standby(self) -> None:
         """Begin to make a standby; `standby` is there when it has caught up."""
@@ -54,15 +67,18 @@ class OwnServer:
 
     async def _make_standby(self) -> None:
         primary = self.primary
-        disk = None if primary.disk is None else _DISK
         try:
-            made = await in_thread("chaos-standby", lambda: Node(None, _SETTINGS, copy_of=primary, disk=disk))
+            made = await in_thread("chaos-standby", lambda: self._make_node(primary))
         except (subprocess.CalledProcessError, AssertionError, TimeoutError):
             return  # the primary was broken meanwhile
-        if await self._caught_up(primary) is None:
-            await in_thread("chaos-standby", made.remove)
-        else:
+        try:
+            there = await self._caught_up(primary) is not None
+        except (PieceworkError, psycopg.Error):
+            there = False
+        if there:
             self.standby = made
+        else:
+            await in_thread("chaos-standby", made.remove)
 
     async def _caught_up(self, primary: Node) -> list[int] | None:
         """Wait until a standby has what the primary has written by now.
@@ -117,7 +133,9 @@ class OwnServer:
         standby, gone = self.standby, self.primary
         assert standby is not None
         since = time.monotonic()
-        senders = await self._caught_up(gone) or []
+        senders = await self._caught_up(gone)
+        if senders is None:
+            raise LookupError("its standby lags behind")
         for pid in senders:
             os.kill(pid, signal.SIGSTOP)
         await asyncio.sleep(forgets)
@@ -126,12 +144,23 @@ class OwnServer:
             os.kill(pid, signal.SIGKILL)
         await in_thread("chaos-server", lambda: gone.stop(signal.SIGQUIT))
         until = time.monotonic()
-        await Console(standby.dsn, self._schema).promote()
+        if not await Console(standby.dsn, self._schema).promote():
+            await self._start()
+            raise LookupError("its standby did not become the primary in time")
         self.primary, self.standby = standby, None
         self._lead_to(standby)
         await in_thread("chaos-server", gone.remove)
         self.make_standby()
         return since, until
+
+    @property
+    def has_clock(self) -> bool:
+        """Whether its clock can be turned."""
+        return clocks.library(_CLOCK) is not None
+
+    def turn_clock(self, seconds: int) -> None:
+        """Let its clock, and the standby's, be off by so much; sessions notice after `clocks.LOOKED_AT_EVERY`."""
+        clocks.turn(self._clock, seconds)
 
     def lead_to_standby(self) -> None:
         """Let new sessions go to the standby."""
@@ -163,8 +192,7 @@ class OwnServer:
         for node in (self.standby, self.primary):
             if node is not None:
                 await in_thread("chaos-server", node.remove)
-        self._way.unlink(missing_ok=True)
-        self._way.parent.rmdir()
+        shutil.rmtree(self._way.parent)
 
     def _lead_to(self, node: Node) -> None:
         fresh = self._way.with_suffix(".new")

@@ -10,6 +10,7 @@ from piecework.cli.chaos.fleet import Crew
 from piecework.cli.chaos.scene import Kind
 
 _ALONE = 0.7
+_REST_EVERY = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,8 @@ class Step:
     """What it draws whom it hits from."""
     before: float
     """Seconds until it begins."""
+    rest: bool
+    """Whether nothing new breaks for longer afterwards than it may take to give back what a lost worker held."""
     alone: bool
     """Whether it is waited for, and what it has broken given time to recover."""
 
@@ -48,4 +51,5 @@ def steps(seed: int, kinds: Sequence[Kind]) -> Iterator[Step]:
         for kind in order:
             chance = Random(f"{seed} {number}")
             number += 1
-            yield Step(kind, chance, chance.uniform(0.1, 1.0), chance.random() < _ALONE)
+            before, alone = chance.uniform(0.1, 1.0), chance.random() < _ALONE
+            yield Step(kind, chance, before, number % _REST_EVERY == 0, alone)

@@ -8,13 +8,12 @@ import time
 from collections.abc import Awaitable, Callable
 from random import Random
 
-from piecework.cli.chaos import work
+from piecework.cli.chaos import clocks, work
 from piecework.cli.chaos.fleet import Role
 from piecework.cli.chaos.scene import Kind, Scene
 from piecework.jobs import Jobs
 from piecework.testing.faults import Direction, Moment
 
-_HOUR = 3600
 _WAYS: tuple[tuple[Direction, ...], ...] = ((), ("to_server",), ("to_client",))
 _REPLACED_WITHIN = 30.0
 _LOOK = 0.05
@@ -65,11 +64,11 @@ async def block(scene: Scene, chance: Random) -> None:
 async def turn_clock(scene: Scene, chance: Random) -> None:
     clock = scene.folder / f"clock-{scene.fleet.started['worker']}"
     hours = chance.choice([-1, 1])
-    clock.write_text(f"{hours * _HOUR:+d}\n")
+    clocks.turn(clock, hours * clocks.HOUR)
     scene.fleet.any("worker", chance).send(signal.SIGTERM)
     await scene.fleet.start("worker", clock)
     await asyncio.sleep(scene.lease)
-    clock.write_text(f"{-hours * _HOUR:+d}\n")
+    clocks.turn(clock, -hours * clocks.HOUR)
     await asyncio.sleep(scene.lease)
 
 
@@ -119,11 +118,11 @@ def lose(moment: Moment, statement: bytes, answer: bytes | None = None) -> Calla
 
 KINDS: tuple[Kind, ...] = (
     Kind("a worker is killed (SIGKILL)", kill),
-    Kind("all workers are killed at once", kill_all),
+    Kind("all workers are killed at once", kill_all, hinders=True),
     Kind("a spawner is killed", kill_spawner),
     Kind("a worker stands still (SIGSTOP)", stand_still),
     Kind("a worker is replaced (SIGTERM)", replace),
-    Kind("the whole fleet is replaced, one by one", roll),
+    Kind("the whole fleet is replaced, one by one", roll, hinders=True),
     Kind("an event loop is blocked for longer than the lease", block),
     Kind("a worker's clock is an hour off, and steps back by two", turn_clock, "clock library"),
     Kind("connections are cut", cut),

@@ -10,7 +10,10 @@ from piecework.cli.chaos.verdict import ChaosReport, FaultReport
 from piecework.cli.output import Column, print_table
 from piecework.testing.history import Report
 
-_COLUMNS = ("fault", "times", "first job after it", "at worst", "given back, at worst", "lost", "doubled", "refused")
+_COLUMNS = (
+    "fault", "times", "cut short", "first job after it", "at worst", "given back, at worst", "lost", "doubled",
+    "refused",
+)  # fmt: skip
 
 
 def print_report(report: ChaosReport) -> None:
@@ -61,9 +64,11 @@ def markdown(reports: Sequence[ChaosReport]) -> list[str]:
     lines = [
         f"{len(reports)} runs with the seeds {', '.join(str(report.seed) for report in reports)}, "
         f"{sum(report.seconds for report in reports) / 60:.0f} minutes of faults in all; "
-        + (f"failed: {', '.join(failed)}." if failed else "all of them held."),
-        "", "| Fault | Times | First job after it, s | At worst | Claims given back after, at worst, s | Jobs lost "
-        "| Doubled | Late ends refused |", "|---|---|---|---|---|---|---|---|",
+        + (f"failed: {', '.join(failed)}." if failed else "all of them held.")
+        + f" Failovers to the asynchronous standby have forgotten {sum(report.forgotten for report in reports):,} "
+        "accepted jobs, as such failovers do.",
+        "", "| Fault | Times | Cut short | First job after it, s | At worst | Claims given back after, at worst, s "
+        "| Jobs lost | Doubled | Late ends refused |", "|---|---|---|---|---|---|---|---|---|",
         *[f"| {' | '.join(row)} |" for row in _rows(merged([each for report in reports for each in report.faults]))],
         "", "| Must be none | Found |", "|---|---|",
         *[f"| {what} | {found} |" for what, found in _sum(report.must_be_none for report in reports).items()], "",
@@ -86,7 +91,7 @@ def merged(reports: Sequence[FaultReport]) -> list[FaultReport]:
     for name, each in sorted(by_name.items()):
         firsts = sorted(report.first_job for report in each if report.first_job is not None)
         result.append(FaultReport(
-            name=name, times=sum(report.times for report in each),
+            name=name, times=sum(report.times for report in each), cut_short=sum(report.cut_short for report in each),
             first_job=firsts[len(firsts) // 2] if firsts else None,
             first_job_worst=worst([report.first_job_worst for report in each]),
             given_back_worst=worst([report.given_back_worst for report in each]),
@@ -101,7 +106,7 @@ def _rows(reports: Sequence[FaultReport]) -> list[list[str]]:
         return "–" if value is None else f"{value:.2f}"
 
     return [
-        [each.name, str(each.times), seconds(each.first_job), seconds(each.first_job_worst),
+        [each.name, str(each.times), str(each.cut_short), seconds(each.first_job), seconds(each.first_job_worst),
          seconds(each.given_back_worst), str(each.lost), str(each.doubled), str(each.refused)]
         for each in reports
     ]  # fmt: skip

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from piecework.base.errors import PieceworkError
-from piecework.cli.chaos import ledger, server_faults, work
+from piecework.cli.chaos import clocks, ledger, server_faults, work
 from piecework.cli.chaos.fleet import Fleet
 from piecework.cli.chaos.own_server import OwnServer
 from piecework.cli.chaos.plan import Plan, Step, steps
@@ -20,7 +21,7 @@ from piecework.cli.database import opened
 from piecework.store.chaos import Console
 from piecework.store.overview import drop_schema
 from piecework.store.store import Store
-from piecework.testing.history import Cut, Fault, Ledger, Report, Terms, check
+from piecework.testing.history import Cut, Fault, Ledger, Report, Setback, Terms, check
 
 Say = Callable[[str], None]
 
@@ -41,6 +42,7 @@ class Log:
     """What happened, by the clock `time.monotonic`."""
 
     faults: list[Fault] = field(default_factory=list[Fault])
+    cut_short: Counter[str] = field(default_factory=Counter[str])
     skipped: dict[str, str] = field(default_factory=dict[str, str])
     drained_in: float | None = None
 
@@ -74,10 +76,13 @@ async def run(plan: Plan, dsn: str | None, schema: str, folder: Path, say: Say) 
             live=False, accepted=book.accepted, runs_of=work.RUNS, effects_of=work.EFFECTS, cuts=shift.cuts,
             faults=shift.faults, promised=promised(plan.crew.lease), n_attempts=work.N_ATTEMPTS,
             forgotten=[(since + offset, until + offset) for since, until in scene.forgotten],
+            setbacks=[Setback(since + offset, until + offset, clocks.HOUR) for since, until in scene.setbacks],
             max_crashes=_MOST_CRASHES, slack=_SLACK,
         )  # fmt: skip
         report = await check(direct, schema=schema, terms=terms, entries=book.entries)
-        course = Course(faults=shift.faults, begins=book.begins, accepted=len(book.accepted))
+        course = Course(
+            faults=shift.faults, begins=book.begins, accepted=len(book.accepted), cut_short=log.cut_short
+        )  # fmt: skip
         version = await _version(direct)
     return _told(plan, fleet, log, course, report, version)
 
@@ -91,7 +96,7 @@ class _Shift:
 def _shifted(log: Log, cuts: Sequence[Cut], offset: float) -> _Shift:
     """Return faults and cuts by the clock of the rows."""
     return _Shift(
-        [Fault(fault.name, fault.began + offset, fault.over + offset) for fault in log.faults],
+        [replace(fault, began=fault.began + offset, over=fault.over + offset) for fault in log.faults],
         [replace(cut, at=cut.at + offset, until=cut.until and cut.until + offset) for cut in cuts],
     )
 
@@ -139,7 +144,7 @@ async def _break(plan: Plan, scene: Scene, log: Log, say: Say) -> None:
     chosen: list[Kind] = []
     for kind in server_faults.KINDS:
         if kind.name in plan.faults:
-            if (why := server_faults.possible(kind, scene.server)) is None:
+            if (why := server_faults.possible(kind, scene.server, plan.seconds)) is None:
                 chosen.append(kind)
             else:
                 log.skipped[kind.name] = why
@@ -155,12 +160,15 @@ async def _break(plan: Plan, scene: Scene, log: Log, say: Say) -> None:
             if step.alone:
                 await task
                 await asyncio.sleep(step.chance.uniform(0.2, 1.5) * scene.lease)
+            if step.rest:
+                await asyncio.sleep(promised(scene.lease) + 1.0)
 
 
 async def _do(step: Step, scene: Scene, log: Log, say: Say) -> None:
     fault, why = await server_faults.do(step.kind, scene, step.chance)
     log.faults.append(fault)
     if why is not None:
+        log.cut_short[fault.name] += 1
         say(f"         {step.kind.name} was cut short: {why}")
 
 

@@ -13,7 +13,7 @@ from piecework.cli.chaos.fleet import Fleet, Member
 from piecework.cli.chaos.own_server import OwnServer
 from piecework.store.chaos import Console
 
-Need: TypeAlias = Literal["own server", "small disk", "clock library"]
+Need: TypeAlias = Literal["own server", "small disk", "clock library", "server's clock"]
 
 
 @dataclass
@@ -31,6 +31,8 @@ class Scene:
     lease: float
     forgotten: list[tuple[float, float]] = field(default_factory=list[tuple[float, float]])
     """When the database has forgotten what was committed, by the clock `time.monotonic`."""
+    setbacks: list[tuple[float, float]] = field(default_factory=list[tuple[float, float]])
+    """When the server's clock was behind, by the clock `time.monotonic`."""
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held by whoever does something to the server."""
 
@@ -58,3 +60,5 @@ class Kind:
     needs: Need | None = None
     server: bool = False
     """It is done to the server: one at a time."""
+    hinders: bool = False
+    """Nobody may be able to take back meanwhile what a lost worker held."""

@@ -26,8 +26,10 @@ class FaultReport(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     times: int
+    cut_short: int
+    """So many of them were ended by another fault, or could not be done."""
     first_job: float | None
-    """From the end of the fault to the next begin of a run of any job: the median, where no other fault came first."""
+    """From the end of the fault to the next begin of a run of any job, without the time of other faults: the median."""
     first_job_worst: float | None
     given_back_worst: float | None
     """From the begin of the fault to when the last of its claims was taken from a worker that was given up."""
@@ -79,18 +81,30 @@ class Course(msgspec.Struct, frozen=True, kw_only=True):
     begins: Sequence[float]
     """When runs began, in their order."""
     accepted: int
+    cut_short: Mapping[str, int] = {}
+    """How many faults of each kind were ended by another, or could not be done."""
 
 
 def recoveries(course: Course) -> list[float | None]:
-    """Return for each fault how long after its end a run began; None where another fault came before."""
+    """Return for each fault how long after its end a run began, without the time of other faults; None: none did."""
     found: list[float | None] = []
-    starts = sorted(fault.began for fault in course.faults)
+    faults = sorted(course.faults, key=lambda fault: fault.began)
     for fault in course.faults:
         place = bisect_left(course.begins, fault.over)
         first = course.begins[place] if place < len(course.begins) else None
-        other = next((began for began in starts[bisect_left(starts, fault.began) + 1 :]), float("inf"))
-        found.append(None if first is None or other < first else first - fault.over)
+        found.append(None if first is None else _undisturbed(faults, fault.over, first))
     return found
+
+
+def _undisturbed(faults: Sequence[Fault], since: float, until: float) -> float:
+    """Return how much of a time lies outside of all faults, which come in the order of their begins."""
+    seconds, at = 0.0, since
+    for fault in faults:
+        if fault.began >= until:
+            break
+        seconds += max(fault.began - at, 0.0)
+        at = max(at, fault.over)
+    return seconds + max(until - at, 0.0)
 
 
 def by_fault(course: Course, report: Report) -> list[FaultReport]:
@@ -121,9 +135,9 @@ def by_fault(course: Course, report: Report) -> list[FaultReport]:
         times = [second for fault, second in zip(faults, took, strict=True) if fault.name == name]
         measured = [second for second in times if second is not None]
         reports.append(FaultReport(
-            name=name, times=len(times), first_job=median(measured) if measured else None,
-            first_job_worst=max(measured, default=None), given_back_worst=given_back.get(name),
-            lost=lost[name], doubled=doubled[name], refused=refused[name],
+            name=name, times=len(times), cut_short=course.cut_short.get(name, 0),
+            first_job=median(measured) if measured else None, first_job_worst=max(measured, default=None),
+            given_back_worst=given_back.get(name), lost=lost[name], doubled=doubled[name], refused=refused[name],
         ))  # fmt: skip
     return reports
 

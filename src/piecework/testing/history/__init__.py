@@ -21,10 +21,11 @@ from piecework.testing.history.terms import Cut as Cut
 from piecework.testing.history.terms import Fault as Fault
 from piecework.testing.history.terms import Report as Report
 from piecework.testing.history.terms import Rule as Rule
+from piecework.testing.history.terms import Setback as Setback
 from piecework.testing.history.terms import Terms as Terms
 from piecework.testing.history.terms import Violation as Violation
 
 __all__ = [
     "RULES", "Attempt", "Cut", "Entry", "Fault", "JobHistory", "JobRow", "Judge", "Ledger", "Report", "Rule", "Run",
-    "Terms", "Violation", "by_job", "check", "judge", "this_process",
+    "Setback", "Terms", "Violation", "by_job", "check", "judge", "this_process",
 ]  # fmt: skip

@@ -31,7 +31,10 @@ class Cuts:
     def excuses(self, run: Run, later: Run) -> bool:
         """Whether the run was cut, or stood still, so that the later one may have begun before its end."""
         until = later.began if run.ended is None else min(run.ended, later.began)
-        return any(run.began <= cut.at <= until for cut in self._of.get(run.process, ()))
+        return any(
+            cut.at <= until and run.began <= (cut.at if cut.until is None else cut.until)
+            for cut in self._of.get(run.process, ())
+        )
 
     def claimed(self, process: str, began: float) -> float:
         """Return when a process claimed at the earliest what it began at this moment: it may have stood still since."""
@@ -43,11 +46,11 @@ class Cuts:
 
 
 def deadline(terms: Terms, at: float) -> float:
-    """Return by when what was lost at this moment is to be found: faults that come before that put it off."""
+    """Return by when what was lost at this moment is to be found: faults that hinder everybody put it off."""
     assert terms.promised is not None
     due = at + terms.promised
     for fault in sorted(terms.faults, key=lambda fault: fault.began):
-        if at <= fault.over and fault.began <= due:
+        if fault.hinders and at <= fault.over and fault.began <= due:
             due = max(due, fault.over + terms.promised)
     return due
 

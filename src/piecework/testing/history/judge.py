@@ -9,6 +9,7 @@ from dataclasses import replace
 from piecework.testing.history.job_rules import Cuts, JobRules
 from piecework.testing.history.key_rules import KeyRules
 from piecework.testing.history.records import JobHistory, Run, runs_of
+from piecework.testing.history.setbacks import put_right
 from piecework.testing.history.terms import Report, Rule, Terms, Violation
 
 _MOST = 20
@@ -44,6 +45,7 @@ class Judge:
 
     def add(self, history: JobHistory) -> None:
         """Judge one job by itself, and take note of what concerns others."""
+        history = put_right(history, self._terms.setbacks)
         self._missing.pop(history.id, None)
         self._jobs += 1
         self._statuses.update(row.status for row in history.rows)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right, insort
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from typing import NamedTuple
@@ -80,10 +80,11 @@ class KeyRules:
             return
         key = row.queue, row.concurrency_key
         own = row.concurrency_limit or 1
-        limit = max(own, self.terms.limits.get(key, 0))
+        limit = max(own, _operators_limit(self.terms.limits, *key))
         held = list(_times(row, history.attempts, ran))
         self._held[key] += (Held(began, ended, history.id, claim_no, limit, by) for began, ended, claim_no, by in held)
-        if limit == 1 and row.claim_no == 1 and not history.attempts and held:
+        first = limit == 1 and row.claim_no == 1 and not history.attempts and held != []
+        if first and not self.terms.was_set_back(row.created, held[0][0]):
             # When its spawn was answered it was committed; else nobody knows, but that it takes a while.
             committed = self.terms.accepted.get(history.id, row.created + self.terms.slack)
             seen = max(committed, row.run_at + self.terms.slack)
@@ -100,6 +101,16 @@ class KeyRules:
             yield from _order(f"concurrency key {key!r} of queue {queue!r}", firsts)
         for (job_type, key), lives in self._lives.items():
             yield from _unique(f"key {key!r} of {job_type}", lives, self.terms.slack)
+
+
+def _operators_limit(limits: Mapping[tuple[str, str], int], queue: str, key: str) -> int:
+    """Return what operators say of a key: by its name, or the longest beginning of it, of its queue or of all."""
+    found = [
+        ((name == key, len(name), of), most)
+        for (of, name), most in limits.items()
+        if of in (queue, "") and (name == key or (name[-1:] == "*" and key.startswith(name[:-1])))
+    ]
+    return max(found)[1] if found else 0
 
 
 def _times(row: JobRow, attempts: Iterable[Attempt], ran: Sequence[Run]) -> Iterator[tuple[float, float, int, str]]:

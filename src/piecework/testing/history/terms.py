@@ -64,6 +64,23 @@ class Fault:
     name: str
     began: float
     over: float
+    hinders: bool = True
+    """Whether nobody could give back meanwhile what a lost worker held, so that the time begins anew after it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setback:
+    """The server's clock was `seconds` behind for a while: more than twice of what the whole run takes, and was before.
+
+    Args:
+        since: from when on a session may have gone by it, by the clock that the rows have otherwise.
+        until: until when.
+        seconds: the same in all setbacks of a run.
+    """
+
+    since: float
+    until: float
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +90,8 @@ class Terms:
     live: bool = False
     """Whether the run goes on: then jobs may be live."""
     whole: bool = True
-    """Whether no history was removed, and no job brought back by an operator: then each claim is accounted for."""
+    """Whether no history was removed, and no job brought back by an operator: then each claim is accounted for. What is
+    in `accepted`, or in a ledger, is to be there in any case."""
     accepted: Mapping[str, float] = field(default_factory=dict[str, float])
     """Jobs whose spawn was answered, by their id (as `str(handle.id)`), and when."""
     runs_of: frozenset[str] = frozenset()
@@ -92,13 +110,20 @@ class Terms:
     max_crashes: int | None = None
     """At most so many crashes."""
     limits: Mapping[tuple[str, str], int] = field(default_factory=dict[tuple[str, str], int])
-    """Operators' limits, by queue and concurrency key: where one is larger than a job's own it counts."""
+    """Operators' limits, by queue (empty: all) and concurrency key (with an asterisk: all that begin so): where one is
+    larger than a job's own it counts. They are taken as they are in the end."""
+    setbacks: Sequence[Setback] = ()
+    """When the server's clock was set back. Jobs that were to begin then are not judged by their order in a key."""
     slack: float = 0.0
     """By so much two moments of the rows may be wrong: between the begin of a transaction and its commit."""
 
     def was_forgotten(self, at: float) -> bool:
         """Whether what was committed at this moment may be forgotten."""
         return any(since <= at <= until for since, until in self.forgotten)
+
+    def was_set_back(self, since: float, until: float) -> bool:
+        """Whether the server's clock was behind at any time between these moments."""
+        return any(setback.since <= until and since <= setback.until for setback in self.setbacks)
 
     def claim_was_forgotten(self, began: float) -> bool:
         """Whether the claim of a run that began at this moment may be forgotten: it was made a while before."""
