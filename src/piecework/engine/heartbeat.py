@@ -69,6 +69,7 @@ class Heartbeat:
         self._stopping = False
         self._thread: Thread | None = None
         self._next_duties, self._last_duties = 0.0, float("-inf")
+        self._missed = False
         self._observer = Observer(self.worker_id, 2 * self._beat_every)
 
     def start(self) -> None:
@@ -167,11 +168,17 @@ class Heartbeat:
     def _do_duties(self, now: float) -> None:
         if now < self._next_duties and not (self.keyed and now >= self._last_duties + _KEYED_DUTIES_EVERY):
             return
-        self.keyed, self._last_duties = False, now
+        wanted, self.keyed, self._last_duties = self.keyed, False, now
         self._next_duties = now + _DUTIES_EVERY * random.uniform(1 - _JITTER, 1 + _JITTER)
         self._guard.forget_if_old()
-        self._pulse.do_duties(self.worker_id, self._guard.look)
-        self.keyed |= self._pulse.repaired > 0  # rows that somebody held were passed over: soon again
+        try:
+            done = self._pulse.do_duties(self.worker_id, self._guard.look)
+        except DatabaseError:
+            self.keyed = True  # the keys may have been ours to sweep, and nobody does it before they are due again
+            raise
+        # Another may have swept them just before our last job of a key ended; or what somebody held was passed over.
+        self._missed = wanted and not self._missed and "concurrency_keys" not in done
+        self.keyed |= self._missed or self._pulse.repaired > 0
 
     def _rescue(self, dead: str, beat_no: int, lease: float) -> None:
         began = time.time_ns()
