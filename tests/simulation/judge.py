@@ -42,6 +42,8 @@ class Judge:
         self._changed: dict[str, float] = {}
         """When the row of a job was last written."""
         self._late: set[str] = set()
+        self._landed: dict[tuple[str, int], float] = {}
+        """When effects were committed, by job and claim number."""
         self.over = False
 
     # At each commit
@@ -52,6 +54,8 @@ class Judge:
             if row.table is database.jobs:
                 self._job_changed(row, before, txn)
                 self._changed[row.key] = self._world.now
+            elif row.table is database.effects and row.committed is not None:
+                self._landed[row.committed["id"], row.committed["claim_no"]] = EPOCH + self._world.now
             elif row.table is database.attempts and row.committed is not None:
                 self._attempt_ended(row.committed)
             elif row.table is database.workers and before is not None:
@@ -230,12 +234,8 @@ class Judge:
         return run.deaf or stood_still or self._landed_at(run) is not None
 
     def _landed_at(self, run: Run) -> float | None:
-        """When the transaction in which a run ended its job was written: since then it waits for an answer."""
-        if not run.completes:
-            return None
-        effects = self._rows(self._database.effects)
-        whose = run.id, run.claim_no
-        return next((each["at"] / 1e6 for each in effects if (each["id"], each["claim_no"]) == whose), None)
+        """When the transaction in which a run ended its job was committed: since then it waits for an answer."""
+        return self._landed.get((run.id, run.claim_no)) if run.completes else None
 
     def ended(self, run: Run) -> None:
         """Note the end of a run."""
@@ -297,8 +297,7 @@ class Judge:
             if run.ended < float("inf") or run.completes:
                 # One that ended its job itself may have raised when the answer to its commit was lost.
                 well = run.how in ("returns", "reschedules", "fails") or run.completes
-                landed = self._landed_at(run) if one_clock else None
-                ended = min(EPOCH + min(run.ended, run.process.died_at), landed or float("inf"))
+                ended = min(EPOCH + min(run.ended, run.process.died_at), self._landed_at(run) or float("inf"))
                 runs[run.id].append(Entry("ended", run.claim_no, run.process.name, ended, well))
         again = {(a["job_id"], a["claim_no"]) for a in self._rows(database.attempts) if a["move"] == "reschedule"}
         for effect in self._rows(database.effects):

@@ -36,6 +36,8 @@ FOUND = {
     "a claimed job begins when its loop goes on, and an older one of its concurrency key has long been due": 33439,
     "the row of a job is held by somebody when its concurrency key is free, and when the keys are swept": 48989,
     "the answer to taking the duty to sweep the keys is lost, and what it was to repair waits for the next": 50957,
+    "a claim waits for its turn in a worker that has nothing else to wake up for, longer than it may": 84905,
+    "a run ends its job in a transaction, and hears of it after the server's clock has stepped": 86697,
     "a job has ended before its spawn is answered, and another has its key": 54796,
 }
 """Seeds that have found something, and what."""

@@ -26,7 +26,7 @@ from piecework.work.registry import Registry
 
 log = logging.getLogger("piecework.worker")
 _GATHER = 0.005
-_STALE = 2.0
+_STALE, _A_MOMENT = 2.0, 0.001
 _AUDIT_EVERY = 30.0
 
 
@@ -286,6 +286,8 @@ class Claimer:
             self._executor.release_waiting()
 
     async def _sleep(self, until: float) -> None:
+        if self._front is not None:
+            until = min(until, self._front_since + _STALE + _A_MOMENT)
         try:
             async with asyncio.timeout_at(until):
                 await self._wake.wait()

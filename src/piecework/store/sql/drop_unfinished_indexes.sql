@@ -17,7 +17,12 @@ BEGIN
         EXECUTE format('LOCK TABLE ONLY %s IN SHARE UPDATE EXCLUSIVE MODE', v_table);
         PERFORM set_config('lock_timeout', v_most, true);
         IF EXISTS (SELECT FROM pg_index i WHERE i.indexrelid = v_index AND NOT i.indisvalid) THEN
-            EXECUTE format('DROP INDEX %s', v_index);
+            BEGIN
+                EXECUTE format('DROP INDEX %s', v_index);
+            EXCEPTION WHEN internal_error THEN
+                -- "tuple concurrently updated": whoever makes it gives that lock back a moment before it commits.
+                RAISE lock_not_available USING MESSAGE = format('another one is about to finish the index %s', v_index);
+            END;
         END IF;
     END LOOP;
 END
