@@ -16,7 +16,7 @@ from engine.ledger import Ledger
 
 from piecework import CurrentJob, Jobs
 from piecework.base.surroundings import Surroundings
-from piecework.engine import reports
+from piecework.engine import claimer, reports
 from piecework.engine.watchdog import Watchdog
 from piecework.model.cursors import Place
 from piecework.model.lanes import Lane
@@ -108,6 +108,7 @@ async def test_when_its_lease_is_over_it_begins_none_of_what_it_had_prefetched(
     jobs: Jobs, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The watchdog's word is still in the queue of a loop that hung."""
+    monkeypatch.setattr(claimer, "_STALE", 60.0)  # else they may have gone back for their age before
     gate, begun = asyncio.Event(), list[int]()
 
     @jobs.job

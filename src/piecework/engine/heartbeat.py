@@ -172,13 +172,17 @@ class Heartbeat:
         self._next_duties = now + _DUTIES_EVERY * random.uniform(1 - _JITTER, 1 + _JITTER)
         self._guard.forget_if_old()
         try:
-            done = self._pulse.do_duties(self.worker_id, self._guard.look)
+            done = self._pulse.do_duties(self.worker_id, self._guard.look, self._sweep)
         except DatabaseError:
             self.keyed = True  # the keys may have been ours to sweep, and nobody does it before they are due again
             raise
-        # Another may have swept them just before our last job of a key ended; or what somebody held was passed over.
+        # Another may have swept them just before our last job of a key ended.
         self._missed = wanted and not self._missed and "concurrency_keys" not in done
-        self.keyed |= self._missed or self._pulse.repaired > 0
+        self.keyed |= self._missed
+
+    def _sweep(self) -> None:
+        # Rows that somebody held were passed over: where anything was not in line, soon again.
+        self.keyed |= self._pulse.sweep_keys() > 0
 
     def _rescue(self, dead: str, beat_no: int, lease: float) -> None:
         began = time.time_ns()
@@ -192,7 +196,7 @@ class Heartbeat:
         )  # fmt: skip
         rescued(self.worker_id, dead, silent, jobs, began)
         # The dead may have held keys of jobs that had ended already.
-        self.keyed |= self._pulse.sweep_keys() > 0
+        self._sweep()
         if jobs:
             self._rescued()
 

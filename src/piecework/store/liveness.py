@@ -97,8 +97,6 @@ class Pulse:
         self._wire = wire
         self.surroundings = surroundings
         self._conn: Connection | None = None
-        self.repaired = 0
-        """How many concurrency keys the duties of the last time found not in line."""
 
     def register(self, row: WorkerRow) -> None:
         """Enter the worker. Its lease starts here."""
@@ -147,20 +145,22 @@ class Pulse:
             [[answer]] = self._run("rescue", *params)
         return None if answer is None else _decode_rescued(str(answer))
 
-    def do_duties(self, worker_id: str, watch_horizon: Callable[[], None] = lambda: None) -> list[str]:
+    def do_duties(
+        self, worker_id: str, watch_horizon: Callable[[], None] = lambda: None, sweep: Callable[[], None] | None = None
+    ) -> list[str]:
         """Do the housekeeping that is due and in nobody else's hands; returns the names of the duties done.
 
         Args:
             watch_horizon: called when that duty is taken.
+            sweep: called in the place of `sweep_keys` when that duty is taken.
         """
         done: list[str] = []
-        self.repaired = 0
         while rows := self._run("take_duty", worker_id):
             name = str(rows[0][0])
             if name == "partitions":
                 self._run("add_partitions", _DAYS_AHEAD)
             elif name == "concurrency_keys":
-                self.repaired = self.sweep_keys()
+                (sweep or self.sweep_keys)()
             elif name == "horizon":
                 watch_horizon()
             done.append(name)
